@@ -1,0 +1,211 @@
+"""The log: versions with holes, the newest row of each key, and what is trusted.
+
+Below the trusted prefix the log keeps one row per key (`rows`); above it every entry (`above`). So undoing an entry is
+deleting it, and the older value is there again. Superseded rows stay in the store until they are below the floor.
+
+Invariants:
+
+* every version up to `trusted` is committed, and never touched again;
+* `above` holds only versions greater than `trusted`;
+* `versions_of[key]` lists, in ascending order, the versions in `above` that touch the key, and is never empty;
+* a request id maps to one version; one that is trusted stays.
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Container, Iterator
+
+import msgspec
+
+from retinue.core.messages import Configuration, Entry, Image, Kind, Row
+
+_configuration_decoder = msgspec.json.Decoder(Configuration)
+
+
+def decode_configuration(entry: Entry) -> Configuration:
+    """The configuration in an entry of kind `CONFIG`."""
+    return _configuration_decoder.decode(entry.value)
+
+
+class Log:
+    """One node's entries, as an index over what its store holds."""
+
+    def __init__(self, image: Image) -> None:
+        hard = image.hard
+        self.trusted = 0
+        self.floor = hard.floor
+        self.chain = 0
+        self.last = hard.trusted
+        self.configuration = hard.configuration
+        self.configuration_version = hard.configuration_version
+        self.rows: dict[str, Row] = {}
+        self.above: dict[int, Entry] = {}
+        self.versions_of: dict[str, list[int]] = {}
+        self.requests: dict[str, tuple[int, int]] = {}
+        self._request_order: deque[tuple[int, str]] = deque()
+        self._garbage: deque[tuple[int, int, int]] = deque()
+        self._sorted: list[str] = []
+        self._unsorted: set[str] = set()
+        self._load(image.entries, hard.trusted, hard.chain)
+
+    def _load(self, entries: list[Entry], trusted: int, chain: int) -> None:
+        for entry in entries:
+            if entry.version <= trusted:
+                self._settle(entry)
+        self.trusted, self.chain = trusted, chain
+        for entry in entries:
+            if entry.version > trusted:
+                self.accept(entry)
+
+    # --- writing ---
+
+    def accept(self, entry: Entry) -> None:
+        """Put an entry above the trusted prefix, in place of whatever had its version."""
+        version = entry.version
+        assert version > self.trusted, "a trusted version is final"
+        if version in self.above:
+            self.drop(version, entry.request_id)
+        self.above[version] = entry
+        self.last = max(self.last, version)
+        for change in entry.changes():
+            insort(self.versions_of.setdefault(change.key, []), version)
+        if entry.request_id:
+            self._remember(entry)
+
+    def drop(self, version: int, keep_request_id: str = "") -> None:
+        """Undo an entry above the trusted prefix."""
+        entry = self.above.pop(version)
+        for change in entry.changes():
+            versions = self.versions_of[change.key]
+            versions.remove(version)
+            if not versions:
+                del self.versions_of[change.key]
+        known = self.requests.get(entry.request_id)
+        if known is not None and known[0] == version and entry.request_id != keep_request_id:
+            del self.requests[entry.request_id]
+            for other in self.above.values():
+                if other.request_id == entry.request_id:
+                    self._remember(other)
+        if version == self.last:
+            self.last = max(self.above, default=self.trusted)
+
+    def _remember(self, entry: Entry) -> None:
+        known = self.requests.get(entry.request_id)
+        if known is None or known[0] > self.trusted:
+            self.requests[entry.request_id] = (entry.version, entry.fingerprint())
+
+    def settle(self) -> Entry:
+        """Trust the next version, which must be here and committed."""
+        version = self.trusted + 1
+        entry = self.above.pop(version)
+        for change in entry.changes():
+            versions = self.versions_of[change.key]
+            if len(versions) == 1:
+                del self.versions_of[change.key]
+            else:
+                versions.pop(0)
+        self.chain = zlib.crc32(entry.checksum().to_bytes(4, "big"), self.chain)
+        self._settle(entry)
+        self.trusted = version
+        return entry
+
+    def _settle(self, entry: Entry) -> None:
+        version = entry.version
+        for part, change in enumerate(entry.changes()):
+            if change.kind == Kind.NOOP:
+                continue
+            old = self.rows.get(change.key)
+            if old is not None:
+                self._garbage.append((version, old.version, old.part))
+            elif change.kind == Kind.PUT:
+                self._unsorted.add(change.key)
+            if change.kind == Kind.PUT:
+                self.rows[change.key] = Row(version, entry.epoch, change.value, change.encoding, part)
+            else:
+                self.rows.pop(change.key, None)
+                self._garbage.append((version, version, part))
+        if entry.kind == Kind.CONFIG:
+            self._garbage.append((version, self.configuration_version, 0))
+            self.configuration, self.configuration_version = decode_configuration(entry), version
+        elif entry.kind == Kind.NOOP:
+            self._garbage.append((version, version, 0))
+        if entry.request_id:
+            self.requests[entry.request_id] = (version, entry.fingerprint())
+            self._request_order.append((version, entry.request_id))
+
+    def install(self, trusted: int, floor: int, chain: int, entries: list[Entry]) -> None:
+        """Replace everything up to `trusted`; entries above it stay."""
+        kept = [entry for version, entry in sorted(self.above.items()) if version > trusted]
+        self.rows, self.above, self.versions_of, self.requests = {}, {}, {}, {}
+        self._request_order.clear()
+        self._garbage.clear()
+        self._sorted, self._unsorted = [], set()
+        self.configuration_version = 0
+        self.floor, self.last = floor, trusted
+        self._load([*entries, *kept], trusted, chain)
+
+    def compact(self, floor: int, limit: int) -> list[tuple[int, int]]:
+        """Raise the floor towards `floor`; at most about `limit` (version, part) rows that are dead below it."""
+        dead: list[tuple[int, int]] = []
+        garbage = self._garbage
+        while garbage and garbage[0][0] <= floor:
+            if len(dead) >= limit and garbage[0][0] > self.floor:
+                break
+            by_version, version, part = garbage.popleft()
+            self.floor = max(self.floor, by_version)
+            if version:
+                dead.append((version, part))
+        else:
+            self.floor = max(self.floor, floor)
+        while self._request_order and self._request_order[0][0] <= self.floor:
+            version, request_id = self._request_order.popleft()
+            if self.requests.get(request_id, (0, 0))[0] == version:
+                del self.requests[request_id]
+        return dead
+
+    # --- reading ---
+
+    def newest(self, key: str) -> Row | None:
+        """The row of the highest version here, trusted or not; a deletion shows as a row with `deleted`."""
+        versions = self.versions_of.get(key)
+        return self.row_at(versions[-1], key) if versions else self.rows.get(key)
+
+    def newest_in(self, key: str, committed: Container[int]) -> Row | None:
+        """The row of the highest version that is trusted or in `committed`."""
+        for version in reversed(self.versions_of.get(key, ())):
+            if version in committed:
+                return self.row_at(version, key)
+        return self.rows.get(key)
+
+    def row_at(self, version: int, key: str) -> Row:
+        """What the entry `version` above the trusted prefix makes of `key`."""
+        entry = self.above[version]
+        if entry.kind != Kind.BATCH:
+            return Row(version, entry.epoch, entry.value, entry.encoding, 0, entry.kind == Kind.DELETE)
+        for part, change in enumerate(entry.changes()):
+            if change.key == key:
+                break
+        return Row(version, entry.epoch, change.value, change.encoding, part, change.kind == Kind.DELETE)
+
+    def undecided(self, key: str, committed: Container[int]) -> bool:
+        """Whether some version of the key is assigned and not yet committed."""
+        versions = self.versions_of.get(key)
+        return versions is not None and any(version not in committed for version in versions)
+
+    def keys(self, prefix: str, after: str | None) -> Iterator[str]:
+        """Trusted keys with `prefix`, above `after`, in order of their code points."""
+        if self._unsorted:
+            self._sorted = sorted({*self._sorted, *self._unsorted} & self.rows.keys())
+            self._unsorted.clear()
+        keys = self._sorted
+        start = bisect_left(keys, prefix)
+        if after is not None:
+            start = max(start, bisect_left(keys, after + "\0"))
+        for index in range(start, len(keys)):
+            if not keys[index].startswith(prefix):
+                return
+            if keys[index] in self.rows:
+                yield keys[index]

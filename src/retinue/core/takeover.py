@@ -1,0 +1,332 @@
+"""Taking over: how a node becomes the leader without losing a committed write.
+
+The same procedure serves a restarted leader, a manual promotion and the founding of a cluster:
+
+1. *linking*: open links until enough nodes can be asked; nothing has changed yet, so giving up is free;
+2. *sealing*: promise a new epoch, ask the others to promise it, collect what they hold until `P` voters have answered;
+3. *fetching*: get what is missing up to `base`, the highest trusted prefix among the answers;
+4. *merging*: settle each version above `base` (`Merge`), and re-propose all of them in the new epoch.
+
+Why nothing is lost: a committed version is on `W` nodes, `P + W > N`, so one of the answers has it, no epoch that could
+make it a ghost began below it, and no other entry of its version has a higher accept epoch.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from retinue.core.log import decode_configuration
+from retinue.core.messages import (
+    Configuration,
+    Entry,
+    Fetch,
+    Fetched,
+    Kind,
+    LinkUp,
+    OpenLinks,
+    Outcome,
+    Promise,
+    Reason,
+    Reply,
+    Result,
+    Seal,
+    Send,
+    Snapshot,
+)
+from retinue.core.quorum import next_epoch, owner_of
+
+if TYPE_CHECKING:
+    from retinue.core.replica import Replica
+
+
+class Merge:
+    """What `P` nodes hold above `base`, settled: one entry for each version up to the highest one seen."""
+
+    def __init__(self, epoch: int, base: int, answers: list[Promise]) -> None:
+        self.epoch = epoch
+        self.base = base
+        self.answers = answers
+        self.epochs: dict[int, int] = {}
+        for answer in answers:
+            self.epochs.update(answer.epochs)
+
+    def entries(self) -> list[Entry]:
+        """The entries to propose again, from `base + 1` on without a hole, each with the new accept epoch.
+
+        Entries of epoch 0 came from no leader and are passed over.
+        """
+        found: dict[int, list[Entry]] = {}
+        for answer in self.answers:
+            for entry in answer.entries:
+                if entry.version > self.base and entry.epoch > 0:
+                    found.setdefault(entry.version, []).append(entry)
+        highest = max(found, default=self.base)
+        chosen = []
+        for version in range(self.base + 1, highest + 1):
+            alive = [entry for entry in found.get(version, ()) if not self.is_ghost(entry)]
+            chosen.append(self.choose(alive) if alive else self.fill(version))
+        return self.renew(self.one_version_per_request(chosen))
+
+    def is_ghost(self, entry: Entry) -> bool:
+        """Whether a later epoch began at or below the version, so that no leader ever committed this entry."""
+        return any(epoch > entry.epoch and start <= entry.version for epoch, start in self.epochs.items())
+
+    def choose(self, candidates: list[Entry]) -> Entry:
+        """The copy with the highest accept epoch: the only one that may have been committed."""
+        return max(candidates, key=lambda entry: entry.epoch)
+
+    def fill(self, version: int) -> Entry:
+        """The entry for a version that nobody holds: no leader committed it."""
+        return Entry(version, 0, Kind.NOOP)
+
+    def one_version_per_request(self, entries: list[Entry]) -> list[Entry]:
+        """Of two entries with one request id the one with the highest accept epoch stays, the other becomes a noop."""
+        keeper: dict[str, Entry] = {}
+        for entry in entries:
+            if entry.request_id:
+                rival = keeper.get(entry.request_id)
+                if rival is None or entry.epoch > rival.epoch:
+                    keeper[entry.request_id] = entry
+        return [
+            entry if not entry.request_id or keeper[entry.request_id] is entry else self.fill(entry.version)
+            for entry in entries
+        ]
+
+    def renew(self, entries: list[Entry]) -> list[Entry]:
+        """The same entries, accepted in the new epoch."""
+        return [msgspec.structs.replace(entry, epoch=self.epoch) for entry in entries]
+
+
+class Mode(enum.Enum):
+    """Why a node takes over: it led last, it founds a cluster, or somebody promotes it."""
+
+    RESUME = "resume"
+    FOUND = "found"
+    PROMOTE = "promote"
+
+
+class Stage(enum.Enum):
+    """How far a take-over is."""
+
+    LINKING = "linking"
+    SEALING = "sealing"
+    FETCHING = "fetching"
+
+
+class Takeover:
+    """A candidate on its way to leadership."""
+
+    merge_class = Merge
+
+    def __init__(self, replica: Replica, mode: Mode, cluster_id: str = "") -> None:
+        self.replica = replica
+        self.mode = mode
+        self.cluster_id = cluster_id
+        self.stage = Stage.LINKING
+        self.begun_ms = replica.now
+        self.token: int | None = None
+        self.deadline = float("inf")
+        self.accept_loss = False
+        self.links: dict[str, LinkUp] = {}
+        self.answers: dict[str, Promise] = {}
+        self.epoch = 0
+        self.base = 0
+        self.donor = ""
+        self.asked_ms = replica.now
+        replica.out.append(OpenLinks())
+
+    # --- linking ---
+
+    @property
+    def needed(self) -> int:
+        """Nodes that must take part, as far as this node knows yet."""
+        configuration = self.replica.log.configuration
+        quorum = self.replica.founding_quorum if configuration is None else configuration.write_quorum
+        return self.replica.promises_needed(quorum)
+
+    def request(self, token: int, deadline: float, accept_loss: bool) -> None:
+        """Somebody waits for the outcome."""
+        self.token, self.deadline, self.accept_loss = token, deadline, accept_loss
+
+    def link_up(self, link: LinkUp) -> None:
+        """Another member can be asked."""
+        self.links[link.peer] = link
+        if self.stage is not Stage.LINKING:
+            self._seal(link.peer)
+        elif self._superseded(link):
+            self.replica.step_down(Reason.NOT_LEADER)
+        else:
+            self._begin_if_enough()
+
+    def link_down(self, peer: str) -> None:
+        """A member is out of reach; what it has answered stays valid."""
+        self.links.pop(peer, None)
+
+    def _superseded(self, link: LinkUp) -> bool:
+        """Whether the member knows of a leadership, or a cluster, that this node has slept through."""
+        replica = self.replica
+        if self.mode is Mode.FOUND:
+            return link.cluster_id != ""
+        later = link.promised > replica.promised and owner_of(link.promised, replica.nodes) != replica.index
+        return self.mode is Mode.RESUME and later
+
+    def _begin_if_enough(self) -> None:
+        replica, present = self.replica, len(self.links) + 1
+        patient = self.mode is Mode.FOUND and replica.now < self.begun_ms + replica.limits.founding_wait_ms
+        if present == replica.nodes or (present >= self.needed and not patient):
+            self._begin_sealing()
+
+    # --- sealing ---
+
+    def _begin_sealing(self) -> None:
+        replica = self.replica
+        if self.mode is Mode.FOUND:
+            replica.found(self.cluster_id)
+        seen = max([replica.promised, *(link.promised for link in self.links.values())])
+        self.epoch = next_epoch(seen, replica.index, replica.nodes)
+        self.stage = Stage.SEALING
+        replica.promise(self.epoch)
+        self.answers[replica.name] = replica.make_promise(self.epoch, tail=True)
+        for peer in sorted(self.links):
+            self._seal(peer)
+        self._conclude_if_enough()
+
+    def _seal(self, peer: str) -> None:
+        replica = self.replica
+        self.asked_ms = replica.now
+        birth = replica.birth_of(peer, self.links[peer].node_id)
+        message = Seal(self.epoch, replica.cluster_id, birth, True, self._founding_quorum())
+        replica.out.append(Send(peer, message))
+
+    def _founding_quorum(self) -> int:
+        configuration = self.replica.log.configuration
+        return self.replica.founding_quorum if configuration is None else configuration.write_quorum
+
+    def promised(self, peer: str, message: Promise) -> None:
+        """A member has promised the epoch and says what it holds."""
+        if self.stage is Stage.SEALING and message.epoch == self.epoch:
+            self.answers[peer] = message
+            self._conclude_if_enough()
+
+    def _configurations(self) -> list[Configuration]:
+        """The configuration in force at the highest trusted prefix, and every one that may have followed it."""
+        best = max(self.answers.values(), key=lambda answer: answer.trusted)
+        later = (
+            decode_configuration(entry)
+            for answer in self.answers.values()
+            for entry in answer.entries
+            if entry.kind == Kind.CONFIG and entry.version > best.trusted and entry.epoch > 0
+        )
+        return [best.configuration or Configuration(self.replica.founding_quorum), *later]
+
+    def votes(self) -> list[Promise]:
+        """The answers that count: of voters, and of the node that the configuration knows under that name."""
+        configurations = self._configurations()
+        return [
+            answer
+            for name, answer in sorted(self.answers.items())
+            if answer.voter and all(c.members.get(name, answer.node_id) == answer.node_id for c in configurations)
+        ]
+
+    def _promises_needed(self) -> int:
+        """The largest `P` that may still be in force."""
+        return max(self.replica.promises_needed(c.write_quorum) for c in self._configurations())
+
+    def _conclude_if_enough(self, forced: bool = False) -> None:
+        votes = self.votes()
+        if not forced and len(votes) < self._promises_needed():
+            return
+        self.base = max(vote.trusted for vote in votes)
+        self.stage = Stage.FETCHING
+        self._fetch_or_merge()
+
+    # --- fetching and merging ---
+
+    def _fetch_or_merge(self) -> None:
+        replica = self.replica
+        if replica.log.trusted >= self.base:
+            merge = self.merge_class(self.epoch, self.base, self.votes())
+            replica.lead(self, merge.entries())
+            return
+        holders = [name for name in sorted(self.links) if name in self.answers]
+        able = [name for name in holders if self.answers[name].trusted >= self.base]
+        if able:
+            later = [name for name in able if name > self.donor]
+            self.donor = (later or able)[0]
+            self._ask()
+
+    def _ask(self) -> None:
+        replica = self.replica
+        self.asked_ms = replica.now
+        replica.out.append(Send(self.donor, Fetch(self.epoch, replica.log.trusted)))
+
+    def fetched(self, message: Fetched) -> None:
+        """Committed entries from the donor."""
+        replica = self.replica
+        if self.stage is not Stage.FETCHING or message.epoch != self.epoch or message.after > replica.log.trusted:
+            return
+        replica.adopt(message.entries, self.base)
+        self._continue()
+
+    def received_snapshot(self, message: Snapshot) -> None:
+        """The donor has compacted what was asked for and sends all its rows instead."""
+        if self.stage is Stage.FETCHING and message.epoch == self.epoch:
+            self.replica.install(message)
+            self._continue()
+
+    def _continue(self) -> None:
+        if self.replica.log.trusted >= self.base:
+            self._fetch_or_merge()
+        else:
+            self._ask()
+
+    def tick(self) -> None:
+        """Ask again those that have not answered; see to the deadline."""
+        replica = self.replica
+        overdue = replica.now >= self.asked_ms + replica.limits.seal_retry_ms
+        if replica.now >= self.deadline:
+            self._give_up_waiting()
+        elif self.stage is Stage.LINKING:
+            self._begin_if_enough()
+        elif overdue and self.stage is Stage.SEALING:
+            self._seal_the_silent()
+        elif overdue:
+            self._fetch_or_merge()
+
+    def _seal_the_silent(self) -> None:
+        for peer in sorted(self.links):
+            if peer not in self.answers:
+                self._seal(peer)
+
+    def _give_up_waiting(self) -> None:
+        """At the deadline of a promotion: go on with too few nodes if that was asked for, else say how many answered.
+
+        A promotion that has already sealed nodes goes on trying: they would refuse their old leader anyway.
+        """
+        self.deadline = float("inf")
+        if self.accept_loss and self.stage is Stage.LINKING:
+            self._begin_sealing()
+            self.deadline = self.replica.now + self.replica.limits.seal_retry_ms
+        elif self.accept_loss and self.stage is Stage.SEALING:
+            self._conclude_if_enough(forced=True)
+        elif self.stage is Stage.LINKING:
+            self._refuse(Reason.TOO_FEW_NODES, len(self.links) + 1)
+            self.replica.step_down(Reason.TOO_FEW_NODES)
+        else:
+            self._refuse(Reason.TIMEOUT, len(self.votes()))
+
+    def _refuse(self, reason: Reason, answered: int) -> None:
+        if self.token is not None:
+            outcome = Outcome.UNKNOWN if reason is Reason.TIMEOUT else Outcome.NOT_WRITTEN
+            result = Result(outcome, reason, epoch=self.epoch, acks=answered, required=self.needed)
+            self.replica.out.append(Reply(self.token, result))
+            self.token = None
+
+    def end(self, reason: Reason) -> None:
+        """The take-over is over without leadership."""
+        self._refuse(reason, len(self.answers) or len(self.links) + 1)
+
+
