@@ -1,0 +1,43 @@
+"""Who the members are, and under which addresses they are reached.
+
+The leader's settings say it; the others hear it when the leader links to them, and keep it in their data directory, so
+that any of them can reach all others when it is promoted.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from retinue.errors import SettingsError
+from retinue.handshake import Member
+from retinue.settings import Settings, peer_address
+
+
+def members_of(settings: Settings) -> tuple[Member, ...]:
+    """The members as the leader's settings name them: itself first."""
+    members = [Member("leader", join_address(settings.peer_host, settings.peer_port), settings.advertise_url)]
+    for name, url in zip(settings.members[1:], settings.followers, strict=True):
+        members.append(Member(name, join_address(*peer_address(url)), url))
+    return tuple(members)
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def known_members(settings: Settings, remembered: str | None, nodes: int) -> tuple[Member, ...]:
+    """The members that a node starts with: those of its settings on the leader, those it remembers on a follower.
+
+    `nodes` is the size of the cluster that the data belongs to, 0 for none. Raises `SettingsError` if another number of
+    followers is set: the membership of a cluster is fixed.
+    """
+    if settings.role == "leader":
+        members = members_of(settings)
+        if nodes and nodes != len(members):
+            raise SettingsError(
+                f"followers names {len(members) - 1} followers, but the data in {settings.data_dir} belongs to a "
+                f"cluster with {nodes - 1}: name as many as before, or use a new data directory."
+            )
+        return members
+    return msgspec.json.decode(remembered, type=tuple[Member, ...]) if remembered else ()

@@ -1,0 +1,435 @@
+"""What the doors ask of a node: writes, reads, lists, its state, and changes of its settings while it runs.
+
+A request becomes an event for the core, its result becomes a receipt or one of the errors of `retinue.errors`.
+"""
+
+from __future__ import annotations
+
+import time
+from copy import copy
+from itertools import islice
+
+import msgspec
+
+from retinue.core.messages import (
+    Change,
+    Condition,
+    ConfigureRequested,
+    Injected,
+    Kind,
+    Outcome,
+    PromoteRequested,
+    ReadResult,
+    Reason,
+    Result,
+    Row,
+    SessionRead,
+    StrongRead,
+    Write,
+)
+from retinue.core.quorum import promises_needed
+from retinue.driver import Driver
+from retinue.errors import InvalidValue, KeyNotFound, NotFound, NotLeader, NotServing, Overloaded, RetinueError
+from retinue.peers import Member
+from retinue.refusals import read_error, replicate_error, takeover_error, write_error
+from retinue.settings import Settings
+from retinue.store import Store
+
+CONFIGURE_TIMEOUT_MS = 10_000.0
+PROMOTE_TIMEOUT_MS = 5_000.0
+MS = 1000.0
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The answer to a write. `outcome` is `committed`, or `accepted` when fewer acknowledgements were asked for.
+
+    `acked_by` has (node, ms since the version was assigned). `delays_ms` is the simulated delay drawn for each follower
+    that the entry was sent to at once; `None` when none is simulated.
+    """
+
+    outcome: str
+    version: int
+    epoch: int
+    acks: int
+    required_quorum: int
+    acked_by: tuple[tuple[str, float], ...]
+    replication_time_ms: float
+    total_time_ms: float
+    delays_ms: dict[str, float] | None
+    replayed: bool
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The answer to a read: the row of `key`, who answered in which role, and whether the row is committed."""
+
+    key: str
+    row: Row
+    node: str
+    role: str
+    committed: bool
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A page of a list: the trusted state at `version`. `next` is the last key if there are more, else `None`."""
+
+    items: list[tuple[str, Row]]
+    next: str | None
+    version: int
+
+
+class Node:
+    """One node as the doors see it."""
+
+    def __init__(self, settings: Settings, store: Store, secret: bytes = b"") -> None:
+        self.settings = settings
+        self.driver = Driver(settings, store, secret)
+        self.replica = self.driver.replica
+        self.started_s = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """This node's member name."""
+        return self.replica.name
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All members, as far as this node knows them."""
+        return self.driver.members
+
+    # --- writes ---
+
+    async def write(
+        self,
+        changes: tuple[Change, ...],
+        *,
+        batch: bool = False,
+        condition: Condition | None = None,
+        request_id: str = "",
+        acks: int | None = None,
+        timeout_ms: float | None = None,
+    ) -> Receipt:
+        """Write one change, or several as one. A delete of a single key asks for it to be there.
+
+        Raises `NotLeader`, `NoLeader`, `NoQuorum`, `Overloaded`, `DiskLowError`, `KeyNotFound`, `ConditionFailed` and
+        `RequestIdReused` when nothing was written, `QuorumTimeout` when the outcome is unknown.
+        """
+        driver = self.driver
+        if driver.waiting >= self.settings.max_pending_writes:
+            raise Overloaded("Too many requests wait on this node already: try again in a moment.")
+        if not batch and changes[0].kind == Kind.DELETE and condition is None:
+            condition = Condition(present=True)
+        begun_ms = driver.now_ms
+        deadline = begun_ms + (self.settings.write_timeout_ms if timeout_ms is None else timeout_ms)
+        token, answer = driver.wait()
+        driver.propose(Write(token, changes, deadline, batch, condition, request_id, acks))
+        result = await answer
+        assert isinstance(result, Result)
+        delays_ms = driver.delays_ms.pop(result.version, None) if result.version else None
+        if result.reason is not Reason.OK:
+            raise write_error(result, "" if batch else changes[0].key, self.leader_url())
+        total_ms = driver.now_ms - begun_ms
+        needed = min(result.required, len(result.acked_by))
+        replication_ms = max((ms for _, ms in result.acked_by[:needed]), default=0.0)
+        return Receipt(
+            outcome=result.outcome.value,
+            version=result.version,
+            epoch=result.epoch,
+            acks=result.acks,
+            required_quorum=result.required,
+            acked_by=result.acked_by,
+            replication_time_ms=replication_ms,
+            total_time_ms=total_ms,
+            delays_ms=delays_ms,
+            replayed=result.replayed,
+        )
+
+    def write_state(self, version: int) -> dict[str, object]:
+        """What this node knows of a version: `committed`, `pending`, or `unknown` on a follower that cannot tell.
+
+        Raises `NotFound` for a version that this node has not seen.
+        """
+        replica = self.replica
+        if version > replica.log.last:
+            raise NotFound(f"Version {version} is not known here; the last one is {replica.log.last}.")
+        leadership = replica.leadership
+        if replica.is_committed(version):
+            state = "committed"
+        else:
+            state = "pending" if leadership is not None else "unknown"
+        holders = [] if leadership is None else [name for name, _ in leadership.holders(version)]
+        return {
+            "version": version,
+            "state": state,
+            "acks": len(holders),
+            "required_quorum": self.write_quorum,
+            "acked_by": holders,
+        }
+
+    async def replicate(
+        self, key: str, value: bytes, encoding: int, version: int, *, delete: bool = False, epoch: int | None = None
+    ) -> dict[str, object]:
+        """Accept one replicated entry through another door than the peer link, by the same rules.
+
+        Raises `NotFollower` on the leader, `WindowExceeded` for a version too far ahead, `Conflict` for another epoch.
+        """
+        change = Change(Kind.DELETE, key) if delete else Change(Kind.PUT, key, value, encoding)
+        token, answer = self.driver.wait()
+        self.driver.post(Injected(token, version, epoch, change))
+        result = await answer
+        assert isinstance(result, Result)
+        if result.reason is not Reason.OK:
+            raise replicate_error(result, key)
+        row = self.replica.log.newest(key)
+        shown = None if row is None else row.version
+        return {"status": "success", "key": key, "version": version, "current_version": shown, "node": self.name}
+
+    # --- reads ---
+
+    async def read(
+        self, key: str, level: str | None, *, session: tuple[int, int] | None = None, timeout_ms: float | None = None
+    ) -> Found:
+        """Read a key: `committed` (default on the leader), `strong`, or `local` (default elsewhere).
+
+        With a `session` token (epoch, version) the read waits until this node has what the token stands for. Raises
+        `KeyNotFound`, `NotLeader` for committed and strong reads elsewhere, `NotServing` when it cannot be answered.
+        """
+        replica = self.replica
+        leading = replica.leadership is not None
+        if level is None:
+            level = "committed" if leading else "local"
+        if level != "local" and not leading:
+            raise self._not_leader(f"a {level} read")
+        await self.driver.settled()
+        deadline = self.driver.now_ms + (self.settings.write_timeout_ms if timeout_ms is None else timeout_ms)
+        if session is not None:
+            await self._ask(key, SessionRead(0, key, session[0], session[1], deadline))
+        if level == "strong":
+            return self._found(key, await self._ask(key, StrongRead(0, key, deadline)))
+        if level == "local":
+            return self._found(key, replica.read_local(key))
+        if not replica.serving:
+            raise NotServing("This node is taking over the leadership and cannot show committed values yet: try again.")
+        return self._found(key, replica.read_committed(key))
+
+    async def _ask(self, key: str, read: StrongRead | SessionRead) -> Row | None:
+        token, answer = self.driver.wait()
+        self.driver.post(msgspec.structs.replace(read, token=token))
+        result = await answer
+        assert isinstance(result, ReadResult)
+        if result.reason is not Reason.OK:
+            raise read_error(result.reason, key, self.leader_url())
+        return result.row
+
+    def _found(self, key: str, row: Row | None) -> Found:
+        if row is None or row.deleted:
+            raise KeyNotFound(f"Key {key!r} has no value here.", key=key)
+        return Found(key, row, self.name, self.role, self.replica.is_committed(row.version))
+
+    def scan(self, prefix: str, after: str | None, limit: int, level: str | None) -> Page:
+        """Up to `limit` keys with `prefix`, above `after`: a state that really existed, at the page's version.
+
+        Raises `NotLeader` if committed or strong state is asked for elsewhere.
+        """
+        if level in ("committed", "strong") and self.replica.leadership is None:
+            raise self._not_leader(f"a {level} list")
+        items = list(islice(self.replica.scan(prefix, after), limit + 1))
+        more = len(items) > limit
+        return Page(items[:limit], items[limit - 1][0] if more else None, self.replica.log.trusted)
+
+    def dump(self) -> list[tuple[str, Row]]:
+        """All keys: the committed state on the leader, the newest rows elsewhere, in key order."""
+        replica = self.replica
+        if replica.leadership is None:
+            return list(replica.scan_local())
+        keys = sorted(replica.log.rows.keys() | replica.log.versions_of.keys())
+        return [(key, row) for key in keys if (row := replica.read_committed(key)) is not None]
+
+    # --- what this node is ---
+
+    @property
+    def role(self) -> str:
+        """`leader` or `follower`, for clients; a candidate shows as a follower."""
+        return "leader" if self.replica.leadership is not None else "follower"
+
+    @property
+    def write_quorum(self) -> int:
+        """The write quorum in force, as far as this node knows."""
+        replica = self.replica
+        if replica.leadership is not None:
+            return replica.leadership.quorum
+        configuration = replica.log.configuration
+        return replica.founding_quorum if configuration is None else configuration.write_quorum
+
+    def leader_url(self) -> str | None:
+        """The HTTP address of the leader that this node knows of."""
+        return self.driver.url_of(self.replica.leader)
+
+    def _not_leader(self, what: str) -> RetinueError:
+        leader = self.leader_url()
+        cure = f"ask {leader}" if leader else "no leader is known here: find it with GET /leader, or promote a node"
+        return NotLeader(f"This node is a follower and cannot serve {what}: {cure}.", leader=leader)
+
+    def health(self) -> dict[str, object]:
+        """What a health check shows; raises `NotServing` with the reason when this node does not serve."""
+        replica = self.replica
+        if replica.quarantined:
+            raise NotServing(
+                f"Node {self.name} is in quarantine: its history differs from the leader's. Stop it, wipe its data "
+                "directory and start it again; it will copy everything from the leader."
+            )
+        if replica.takeover is not None:
+            takeover = replica.takeover
+            answered = max(len(takeover.links) + 1, len(takeover.answers))
+            raise NotServing(
+                f"Node {self.name} is taking over: {answered} of the {takeover.needed} nodes it needs have answered."
+            )
+        if replica.leadership is not None and not replica.serving:
+            raise NotServing(f"Node {self.name} leads and is still bringing the last writes to the write quorum.")
+        return {
+            "status": "healthy",
+            "role": self.role,
+            "node": self.name,
+            "epoch": replica.epoch,
+            "version": replica.log.trusted,
+            "leader": self.leader_url(),
+            "write_quorum": self.write_quorum,
+            "uptime_s": round(time.monotonic() - self.started_s, 3),
+        }
+
+    def lag(self) -> dict[str, float]:
+        """How far this node is behind the leader, in versions and in ms since it heard from it; 0 on the leader."""
+        replica = self.replica
+        if replica.leadership is not None:
+            return {"versions": 0, "ms": 0.0}
+        heard_ms = replica.acceptor.heard_ms
+        silent_ms = self.driver.now_ms - heard_ms if heard_ms else (time.monotonic() - self.started_s) * MS
+        return {"versions": max(replica.acceptor.commit - replica.log.trusted, 0), "ms": round(silent_ms, 3)}
+
+    def status(self) -> dict[str, object]:
+        """The cluster as this node sees it."""
+        replica, log = self.replica, self.replica.log
+        leadership = replica.leadership
+        return {
+            "node": self.name,
+            "node_id": replica.node_id,
+            "cluster_id": replica.cluster_id,
+            "role": replica.role,
+            "leader": replica.leader,
+            "leader_url": self.leader_url(),
+            "epoch": replica.epoch,
+            "serving": replica.serving,
+            "voter": replica.may_vote,
+            "quarantined": replica.quarantined,
+            "trusted": log.trusted,
+            "last_version": log.last,
+            "commit": log.trusted if leadership is not None else replica.acceptor.commit,
+            "floor": log.floor,
+            "chain": f"{log.chain:08x}",
+            "keys": len(log.rows),
+            "pending_writes": 0 if leadership is None else len(leadership.pending) - len(leadership.patient),
+            "write_quorum": self.write_quorum,
+            "takeover_quorum": promises_needed(max(replica.nodes, 1), self.write_quorum),
+            "disk_low": replica.disk_low or self.driver.disk_full,
+            "lag": self.lag(),
+            "members": [{"name": member.name, "url": member.http_url} for member in self.members],
+            "followers": self._followers(),
+            "storage": self.driver.store.opened.sentence,
+        }
+
+    def _followers(self) -> list[dict[str, object]]:
+        leadership = self.replica.leadership
+        if leadership is None:
+            return []
+        links = self.driver.peers.status()
+        now_ms, last = self.driver.now_ms, self.replica.log.last
+        shown: list[dict[str, object]] = []
+        for name, progress in leadership.progress.items():
+            link = links.get(name)
+            if not progress.linked:
+                state = "unreachable"
+            elif progress.diverged:
+                state = "quarantined"
+            else:
+                state = "live" if progress.live else "snapshot" if progress.snapshot else "catching_up"
+            shown.append(
+                {
+                    "name": name,
+                    "url": self.driver.url_of(name),
+                    "state": state,
+                    "voter": progress.voter,
+                    "contiguous": progress.contiguous,
+                    "trusted": progress.trusted,
+                    "lag_versions": last - progress.contiguous,
+                    "lag_ms": round(now_ms - progress.since_ms, 3) if progress.contiguous < last else 0.0,
+                    "ack_ms": round(progress.ack_ms, 3),
+                    "link": link,
+                }
+            )
+        return shown
+
+    # --- settings in force ---
+
+    def config(self) -> dict[str, object]:
+        """The settings in force: those of this node, and those of the cluster."""
+        shown = self.settings.to_plain()
+        shown |= {
+            "node": self.name,
+            "role": self.role,
+            "write_quorum": self.write_quorum,
+            "followers": [member.http_url for member in self.members if member.name != self.name],
+            "members": [member.name for member in self.members],
+        }
+        return shown | self.driver.network.settings()
+
+    async def configure(self, patch: dict[str, object]) -> dict[str, object]:
+        """Change the write quorum (on the leader) and the simulated network of this node's links.
+
+        Everything is checked before anything changes. Raises `InvalidValue`, `NotLeader`, and the errors of a write.
+        """
+        peers = tuple(name for name in self.replica.members if name != self.name)
+        network_patch = {name: value for name, value in patch.items() if name != "write_quorum"}
+        try:
+            copy(self.driver.network).configure(network_patch, peers)
+        except ValueError as error:
+            raise InvalidValue(str(error)) from None
+        if "write_quorum" in patch:
+            await self._set_quorum(patch["write_quorum"], len(peers))
+        if network_patch:
+            self.driver.network.configure(network_patch, peers)
+            self.driver.pace()
+        return self.config()
+
+    async def _set_quorum(self, quorum: object, followers: int) -> None:
+        if not isinstance(quorum, int) or isinstance(quorum, bool) or not 0 <= quorum <= followers:
+            raise InvalidValue(f"write_quorum must be a whole number from 0 to {followers}, the number of followers.")
+        if self.replica.leadership is None:
+            raise self._not_leader("a change of the write quorum")
+        self.driver.forget_wanted_quorum()
+        token, answer = self.driver.wait()
+        self.driver.post(ConfigureRequested(token, quorum, self.driver.now_ms + CONFIGURE_TIMEOUT_MS))
+        result = await answer
+        assert isinstance(result, Result)
+        if result.outcome is not Outcome.COMMITTED:
+            raise write_error(result, "", self.leader_url())
+
+    async def promote(self, accept_loss: bool = False, timeout_ms: float | None = None) -> dict[str, object]:
+        """Make this node the leader.
+
+        Raises `NoQuorum` when too few nodes answer to be sure that no acknowledged write is lost; `accept_loss` goes on
+        without them.
+        """
+        token, answer = self.driver.wait()
+        deadline = self.driver.now_ms + (PROMOTE_TIMEOUT_MS if timeout_ms is None else timeout_ms)
+        self.driver.post(PromoteRequested(token, accept_loss, deadline))
+        result = await answer
+        assert isinstance(result, Result)
+        if result.outcome is not Outcome.COMMITTED:
+            raise takeover_error(result, self.name)
+        return {
+            "status": "success",
+            "message": f"Node {self.name} leads in epoch {self.replica.epoch}.",
+            "node": self.name,
+            "role": self.role,
+            "epoch": self.replica.epoch,
+            "version": self.replica.log.trusted,
+        }

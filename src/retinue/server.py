@@ -1,0 +1,99 @@
+"""One node as a process: store, node and doors in one event loop, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+import uuid
+
+import uvloop
+
+from retinue import http
+from retinue.errors import EXIT_DONE, RetinueError, SettingsError
+from retinue.node import Node
+from retinue.settings import Settings
+from retinue.store import Store
+
+log = logging.getLogger("retinue")
+
+# Cyclic garbage is rare here; collecting less often keeps pauses away from requests.
+GC_THRESHOLDS = (50_000, 50, 50)
+
+
+def run(settings: Settings) -> int:
+    """Run a node in the foreground until SIGTERM or SIGINT; the exit code.
+
+    Raises `SettingsError` or `DataDirError` for what must be put right before it can start.
+    """
+    _log_to_stderr(settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[RetinueError | None] = loop.create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, ended, None)
+    secret = _read_secret(settings)
+    store = Store(None if settings.memory else settings.data_dir, synchronous=settings.synchronous)
+    try:
+        node = Node(settings, store, secret)
+        log.info("%s", store.opened.sentence)
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        return await _serve_node(node, settings, ended)
+    finally:
+        store.close()
+
+
+def end(ended: asyncio.Future[RetinueError | None], error: RetinueError | None) -> None:
+    """Let the process come to its end: `None` on request, an error when the node cannot go on."""
+    if not ended.done():
+        ended.set_result(error)
+
+
+async def _serve_node(node: Node, settings: Settings, ended: asyncio.Future[RetinueError | None]) -> int:
+    door = http.HttpDoor(node, settings)
+    try:
+        await door.start()
+        await node.driver.start(uuid.uuid4().hex, lambda error: end(ended, error))
+        log.info("node %s serves %s as %s", node.name, door.url, settings.role)
+        error = await ended
+        if error is not None:
+            raise error
+        return EXIT_DONE
+    finally:
+        await door.stop()
+        await node.driver.stop()
+
+
+def _read_secret(settings: Settings) -> bytes:
+    if settings.peer_secret_file is None:
+        return b""
+    try:
+        secret = settings.peer_secret_file.read_bytes().strip()
+    except OSError as error:
+        raise SettingsError(f"peer_secret_file={settings.peer_secret_file} cannot be read: {error.strerror}.") from None
+    if len(secret) < 32:
+        raise SettingsError(
+            f"peer_secret_file={settings.peer_secret_file} holds fewer than 32 bytes: use a longer secret."
+        )
+    return secret
+
+
+class _PlainFormatter(logging.Formatter):
+    """One line a record, with control characters escaped: a key must not forge lines or move a terminal's cursor."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
