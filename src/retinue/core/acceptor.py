@@ -1,8 +1,8 @@
 """Answering whoever leads: promises, acceptance of entries, the trusted prefix.
 
-Every request carries an epoch. A lower one than promised is rejected, a higher one is promised first, durably. Only entries
-accepted in the current leader's epoch extend the trusted prefix, so that what an earlier leader left behind is never
-taken for committed.
+Every request carries an epoch. A lower one than promised is rejected, a higher one is promised first, durably. Only
+entries accepted in the current leader's epoch extend the trusted prefix, so that what an earlier leader left behind is
+never taken for committed.
 """
 
 from __future__ import annotations
@@ -103,16 +103,19 @@ class Acceptor:
     def _answer(self, sender: str, message: Request) -> None:
         replica = self.replica
         if isinstance(message, Seal):
+            if replica.quarantined:
+                replica.out.append(Send(sender, Diverged(message.epoch, replica.log.trusted)))
             replica.out.append(Send(sender, replica.make_promise(message.epoch, message.tail)))
         elif isinstance(message, Confirm):
             replica.out.append(Send(sender, Confirmed(message.epoch, message.round)))
         elif isinstance(message, Fetch):
             self._on_fetch(sender, message)
-        elif replica.quarantined:
-            replica.out.append(Send(sender, Diverged(message.epoch, replica.log.trusted)))
         else:
-            self._follow(sender, message.start)
-            if isinstance(message, Append):
+            if self.start is None and not replica.quarantined:
+                self._follow(sender, message.start)
+            if replica.quarantined:
+                replica.out.append(Send(sender, Diverged(message.epoch, replica.log.trusted)))
+            elif isinstance(message, Append):
                 self._on_append(sender, message)
             elif isinstance(message, Heartbeat):
                 self._on_heartbeat(sender, message)
@@ -120,15 +123,23 @@ class Acceptor:
                 self._on_snapshot(sender, message)
 
     def _follow(self, sender: str, start: int) -> None:
-        """The epoch has a leader. What an earlier one left at or above its start was never committed, and goes."""
-        if self.start is None:
-            replica = self.replica
-            self.start, replica.leader = start, sender
-            above = replica.log.above
-            ghosts = sorted(v for v, entry in above.items() if v >= start and entry.epoch < replica.promised)
-            for version in ghosts:
-                replica.log.drop(version)
-            replica.save_entries([], ghosts, 0, 0)
+        """The epoch has a leader. What an earlier one left at or above its start was never committed, and goes.
+
+        If this node trusts such a version, the leader took over with fewer promises than safe: the histories differ.
+        """
+        replica, log = self.replica, self.replica.log
+        self.start, replica.leader = start, sender
+        if log.trusted >= start and replica.promised not in replica.epochs:
+            self._quarantine()
+            return
+        ghosts = sorted(v for v, entry in log.above.items() if v >= start and entry.epoch < replica.promised)
+        for version in ghosts:
+            log.drop(version)
+        replica.save_entries([], ghosts, 0, 0)
+
+    def _quarantine(self) -> None:
+        self.replica.quarantined = True
+        self.replica.save_state()
 
     # --- entries ---
 
@@ -141,9 +152,7 @@ class Acceptor:
             if entry.version > horizon:
                 continue
             if entry.version > log.trusted:
-                renewed = entry
-                if entry.epoch != message.epoch:
-                    renewed = msgspec.structs.replace(entry, epoch=message.epoch)
+                renewed = self.as_accepted(entry, message.epoch)
                 if log.above.get(entry.version) != renewed:
                     log.accept(renewed)
                     fresh.append(renewed)
@@ -154,6 +163,10 @@ class Acceptor:
         self._advance(sender)
         if not replica.quarantined:
             self._acknowledge(sender, acknowledged)
+
+    def as_accepted(self, entry: Entry, epoch: int) -> Entry:
+        """An entry as it is kept: with the epoch in which this copy was accepted, which is the sender's."""
+        return entry if entry.epoch == epoch else msgspec.structs.replace(entry, epoch=epoch)
 
     def _extend_contiguous(self) -> None:
         above, promised = self.replica.log.above, self.replica.promised
@@ -169,7 +182,7 @@ class Acceptor:
     def _advance(self, sender: str) -> None:
         """Extend the trusted prefix towards the commit point, and compare histories on the way."""
         log, before = self.replica.log, self.replica.log.trusted
-        while log.trusted < self.commit:
+        while log.trusted < self.commit and not self.replica.quarantined:
             entry = log.above.get(log.trusted + 1)
             if entry is None or not self.may_trust(entry):
                 break
@@ -184,8 +197,7 @@ class Acceptor:
         """Go into quarantine if the checksum chain differs from the leader's at the same version."""
         replica = self.replica
         if replica.log.chain != self.checkpoint[1]:
-            replica.quarantined = True
-            replica.save_state()
+            self._quarantine()
             replica.out.append(Send(sender, Diverged(replica.promised, replica.log.trusted)))
 
     def _acknowledge(self, sender: str, versions: list[int]) -> None:
@@ -228,15 +240,15 @@ class Acceptor:
     def inject(self, event: Injected) -> None:
         """Accept one replicated entry that came through another door, by the same rules.
 
-        Without an epoch it never replaces what a leader sent. An epoch above the promised one would be a jump without
-        proof, and is refused.
+        Without an epoch it never replaces what a leader sent. Only the epoch that this node follows is taken: a later
+        one would be a jump without proof, and an entry must not be saved without where its epoch began.
         """
         replica, log = self.replica, self.replica.log
         epoch = event.epoch or 0
         reason = Reason.OK
         if replica.leadership is not None:
             reason = Reason.NOT_FOLLOWER
-        elif event.epoch is not None and event.epoch != replica.promised:
+        elif event.epoch is not None and (event.epoch != replica.promised or self.start is None):
             reason = Reason.WRONG_EPOCH
         elif event.version > self.contiguous + replica.limits.window:
             reason = Reason.BEYOND_WINDOW
@@ -246,7 +258,7 @@ class Acceptor:
                 change = event.change
                 entry = Entry(event.version, epoch, change.kind, change.key, change.value, change.encoding)
                 log.accept(entry)
-                replica.save_entries([entry], [], 0, 0)
+                replica.save_entries([entry], [], epoch, self.start or 0)
                 self._extend_contiguous()
         outcome = Outcome.ACCEPTED if reason is Reason.OK else Outcome.NOT_WRITTEN
         replica.out.append(Reply(event.token, Result(outcome, reason, event.version, replica.promised)))

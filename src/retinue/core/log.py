@@ -8,7 +8,8 @@ Invariants:
 * every version up to `trusted` is committed, and never touched again;
 * `above` holds only versions greater than `trusted`;
 * `versions_of[key]` lists, in ascending order, the versions in `above` that touch the key, and is never empty;
-* a request id maps to one version; one that is trusted stays.
+* a request id maps to one version; one that is trusted stays, until the floor passes it (compaction may have taken a
+  part of what the client asked for, so it could no longer be compared).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Log:
         self.chain = 0
         self.last = hard.trusted
         self.configuration = hard.configuration
-        self.configuration_version = hard.configuration_version
+        self.configuration_version = 0
         self.rows: dict[str, Row] = {}
         self.above: dict[int, Entry] = {}
         self.versions_of: dict[str, list[int]] = {}
@@ -50,6 +51,7 @@ class Log:
         self._sorted: list[str] = []
         self._unsorted: set[str] = set()
         self._load(image.entries, hard.trusted, hard.chain)
+        self.configuration, self.configuration_version = hard.configuration, hard.configuration_version
 
     def _load(self, entries: list[Entry], trusted: int, chain: int) -> None:
         for entry in entries:
@@ -132,7 +134,7 @@ class Log:
             self.configuration, self.configuration_version = decode_configuration(entry), version
         elif entry.kind == Kind.NOOP:
             self._garbage.append((version, version, 0))
-        if entry.request_id:
+        if entry.request_id and version > self.floor:
             self.requests[entry.request_id] = (version, entry.fingerprint())
             self._request_order.append((version, entry.request_id))
 
@@ -185,9 +187,7 @@ class Log:
         entry = self.above[version]
         if entry.kind != Kind.BATCH:
             return Row(version, entry.epoch, entry.value, entry.encoding, 0, entry.kind == Kind.DELETE)
-        for part, change in enumerate(entry.changes()):
-            if change.key == key:
-                break
+        part, change = [item for item in enumerate(entry.changes()) if item[1].key == key][-1]
         return Row(version, entry.epoch, change.value, change.encoding, part, change.kind == Kind.DELETE)
 
     def undecided(self, key: str, committed: Container[int]) -> bool:

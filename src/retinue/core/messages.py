@@ -110,9 +110,10 @@ class HardState(msgspec.Struct, frozen=True):
     """What a node must never forget. One row of the store; written in the same transaction as the entries.
 
     `cluster_id` is empty on a blank node. `node_id` is random and made with the data directory, so a wiped node is
-    recognised. `nodes` is the fixed size of the cluster. `voter` says whether promises and acknowledgements of this node count. `births` is kept by the node that
-    founded the cluster: the first node id seen under each name. `chain` is the checksum chain over versions 1..trusted.
-    `configuration` is the one in force at `trusted`; `None` on a blank node.
+    recognised. `nodes` is the fixed size of the cluster. `voter` says whether promises and acknowledgements of this
+    node count. `births` is kept by the node that founded the cluster: the first node id seen under each name. `chain`
+    is the checksum chain over versions 1..trusted. `configuration` is the one in force at `trusted`; `None` on a blank
+    node.
     """
 
     node_id: str
@@ -262,7 +263,9 @@ class Diverged(msgspec.Struct, frozen=True, array_like=True, tag="diverged"):
 
 Request = Seal | Append | Heartbeat | Confirm | Fetch | Snapshot
 Response = Promise | Ack | Confirmed | Fetched | Snapshot | Rejected | Diverged
-Message = Seal | Append | Heartbeat | Confirm | Fetch | Snapshot | Promise | Ack | Confirmed | Fetched | Rejected | Diverged
+Message = (
+    Seal | Append | Heartbeat | Confirm | Fetch | Snapshot | Promise | Ack | Confirmed | Fetched | Rejected | Diverged
+)
 
 
 # --- what clients ask, and what they are told ---
@@ -343,7 +346,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The state of one key: which version (and which part of a batch) wrote it, in which accept epoch, and the value."""
+    """The state of one key: the version (and the part of a batch) that wrote it, its accept epoch, and the value."""
 
     version: int
     epoch: int
@@ -450,8 +453,11 @@ class ConfigureRequested(msgspec.Struct, frozen=True):
 
 
 class Injected(msgspec.Struct, frozen=True):
-    """One replicated entry that did not come over a link. Without an epoch it is provisional: any leader's entry of the
-    same version replaces it, and no take-over takes it up."""
+    """One replicated entry that did not come over a link.
+
+    Without an epoch it is provisional: any leader's entry of the same version replaces it, and no take-over takes it
+    up.
+    """
 
     token: int
     version: int

@@ -1,9 +1,9 @@
 """One follower as the leader sees it.
 
-A follower is *live* when every new entry goes to it at once; otherwise it is *catching up*: it gets one range of entries
-after another, each when the one before is acknowledged, until a range reaches the end of the log. One that lacks what the
-leader has already compacted gets a snapshot first. A slow follower thus costs the leader a bounded window, and the others
-do not notice.
+A follower is *live* when every new entry goes to it at once; otherwise it is *catching up*: it gets one range of
+entries after another, each when the one before is acknowledged, until a range reaches the end of the log. One that
+lacks what the leader has already compacted gets a snapshot first. A slow follower thus costs the leader a bounded
+window, and the others do not notice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ class Progress:
         self.linked = False
         self.promised = False
         self.voter = False
-        self.birth = False
         self.diverged = False
         self.live = False
         self.snapshot = False
@@ -41,8 +40,12 @@ class Progress:
 
     @property
     def reachable(self) -> bool:
-        """Whether a write may count on this follower: linked, allowed to vote, and not in quarantine."""
-        return self.linked and self.voter and not self.diverged
+        """Whether a write may count on this follower: linked, not in quarantine, and allowed to vote.
+
+        One that has not answered its seal yet counts: it will have a round trip later, and a write that comes right
+        after a take-over must not be refused for that.
+        """
+        return self.linked and not self.diverged and (self.voter or not self.promised)
 
     def holds(self, version: int) -> bool:
         """Whether the follower has acknowledged `version`."""
@@ -51,8 +54,11 @@ class Progress:
     def acknowledge(self, versions: list[int], contiguous: int, decided: int) -> list[int]:
         """Note an acknowledgement; the versions above `decided` that it newly covers, in ascending order."""
         acked = self.acked
-        news = [version for version in versions if not self.holds(version)]
-        acked.update(news)
+        news = []
+        for version in versions:
+            if version > self.contiguous and version not in acked:
+                acked.add(version)
+                news.append(version)
         if contiguous > self.contiguous:
             covered = range(max(self.contiguous, decided) + 1, contiguous + 1)
             news.extend(version for version in covered if version not in acked)

@@ -1,7 +1,8 @@
 """The two counting rules, and nothing else.
 
-A write needs `W = k + 1` durable copies, the leader's included. A take-over needs `P` promises, the candidate's included,
-so that every set of promises meets every set of copies: `P + W > N` (flexible quorums, Howard, Malkhi, Spiegelman 2016).
+A write needs `W = k + 1` durable copies, the leader's included. A take-over needs `P` promises, the candidate's
+included, so that every set of promises meets every set of copies: `P + W > N` (flexible quorums, Howard, Malkhi,
+Spiegelman 2016).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def owner_of(epoch: int, nodes: int) -> int:
 def next_epoch(seen: int, index: int, nodes: int) -> int:
     """The lowest epoch of node `index` in the first round of epochs after the one that `seen` belongs to.
 
-    Counting in rounds makes a node that slept through a promotion ask for an epoch below the promoted one's, or be told.
+    Counting in rounds makes a node that slept through a promotion ask for an epoch below the promoted one's, or be
+    told.
     """
     return 1 + index if seen == 0 else ((seen - 1) // nodes + 1) * nodes + index + 1

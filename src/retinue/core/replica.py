@@ -1,8 +1,8 @@
 """One node's part in the protocol: the state machine that every event goes through.
 
 `Replica` holds what a node knows, and the rules that bind every node whatever its role: what it has promised, what it
-saves, what a read may return. An `Acceptor` answers whoever leads. A node that takes over has a `Takeover`, one that leads
-has a `Leadership`; with neither, it follows.
+saves, what a read may return. An `Acceptor` answers whoever leads. A node that takes over has a `Takeover`, one that
+leads has a `Leadership`; with neither, it follows.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Replica:
             configuration_version=log.configuration_version,
             voter=self.voter,
             founder=self.founder,
-            births=self.births,
+            births=dict(self.births),
             quarantined=self.quarantined,
         )
 
@@ -250,8 +250,8 @@ class Replica:
             voter=self.may_vote,
             trusted=log.trusted,
             floor=log.floor,
-            contiguous=self.acceptor.contiguous,
-            epochs=self.epochs,
+            contiguous=0 if self.quarantined else self.acceptor.contiguous,
+            epochs=dict(self.epochs),
             configuration=log.configuration,
             entries=entries,
         )
@@ -261,15 +261,14 @@ class Replica:
         log = self.log
         configuration = log.configuration
         assert configuration is not None, "a node that trusts anything has a configuration"
-        return Snapshot(
-            epoch, start, log.trusted, log.floor, log.chain, configuration, log.configuration_version, []
-        )
+        return Snapshot(epoch, start, log.trusted, log.floor, log.chain, configuration, log.configuration_version, [])
 
     def lead(self, takeover: Takeover, merged: list[Entry]) -> None:
         """The take-over has settled what there is: lead."""
         self.takeover = None
         self.leader = self.name
         self.leadership = self.leadership_class(self, takeover.epoch, merged, takeover.token)
+        self.leadership.promotion_deadline = takeover.deadline
         self.leadership.begin(merged)
         for peer in sorted(takeover.links):
             self.leadership.link_up(takeover.links[peer])
@@ -344,15 +343,16 @@ class Replica:
     def session_row(self, read: SessionRead) -> tuple[bool, Row | None]:
         """Whether this node has what the token stands for, and the row to answer with.
 
-        Either the whole prefix is trusted, or a row of the key is at least as new in version and in accept epoch.
+        Either the whole prefix is trusted, or the row that the token is about is here: of its version, and of an accept
+        epoch that is not older. A newer row that is not trusted may never commit, so it would break monotonic reads.
         """
         log = self.log
+        committed = self.leadership.committed if self.leadership is not None else ()
         if log.trusted >= read.version:
-            committed = self.leadership.committed if self.leadership is not None else ()
             return True, log.newest_in(read.key, committed)
         for version in log.versions_of.get(read.key, ()):
-            shown = self.leadership is None or version in self.leadership.committed
-            if version >= read.version and log.above[version].epoch >= read.epoch and shown:
+            known = version == read.version and log.above[version].epoch >= read.epoch
+            if (version >= read.version and version in committed) or (known and self.leadership is None):
                 return True, log.row_at(version, read.key)
         return False, None
 
@@ -366,7 +366,7 @@ class Replica:
     # --- events ---
 
     def _on_started(self, event: Started) -> None:
-        if self.quarantined or self.nodes < 1 or self.name not in self.members:
+        if self.quarantined or self.name not in self.members:
             return
         led_last = self.promised > 0 and quorum.owner_of(self.promised, self.nodes) == self.index
         if led_last and self.may_vote:
@@ -394,6 +394,8 @@ class Replica:
 
     def _on_received(self, event: Received) -> None:
         message, sender = event.message, event.sender
+        if sender not in self.members:
+            return
         if isinstance(message, Rejected):
             self._on_rejected(message)
         elif isinstance(message, Promise | Ack | Confirmed | Diverged):
@@ -425,7 +427,7 @@ class Replica:
     def _on_rejected(self, message: Rejected) -> None:
         """Somebody has promised a later epoch: this node cannot lead in the one it tried."""
         role = self.leadership or self.takeover
-        if role is not None and message.promised > role.epoch > 0:
+        if role is not None and not message.foreign and message.promised > role.epoch > 0:
             self.step_down(Reason.LEADERSHIP_LOST)
 
     def _on_link_up(self, event: LinkUp) -> None:
@@ -443,14 +445,14 @@ class Replica:
             self.leadership.link_full(event.peer)
 
     def _on_tick(self, event: Tick) -> None:
-        role = self.leadership or self.takeover
-        if role is not None:
-            role.tick()
-        self.answer_sessions()
         dead = self.log.compact(self.log.trusted - self.limits.retention, self.limits.compact_batch)
         if dead:
             self._saves.append(Compact(dead))
             self.save_state()
+        role = self.leadership or self.takeover
+        if role is not None:
+            role.tick()
+        self.answer_sessions()
         if self.log.trusted > self._saved_trusted and self.now >= self._saved_ms + self.limits.state_save_ms:
             self.save_state()
 

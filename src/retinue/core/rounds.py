@@ -1,8 +1,8 @@
 """Strong reads: confirming, in rounds, that this node still leads.
 
 A read takes the committed value at its arrival and waits for a round that began after it: `k` followers say that they
-have promised nothing higher. Any newer leader has promises from nodes that meet those `k` and the leader, so at the time
-of the round there was none. One round serves all reads that waited when it began. No clock is involved.
+have promised nothing higher. Any newer leader has promises from nodes that meet those `k` and the leader, so at the
+time of the round there was none. One round serves all reads that waited when it began. No clock is involved.
 """
 
 from __future__ import annotations

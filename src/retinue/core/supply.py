@@ -1,4 +1,4 @@
-"""Supplying followers: new entries at once, missing ones by range, compacted ones by snapshot, heartbeats in between."""
+"""Supplying followers: new entries at once, missing ones by range, compacted ones by snapshot, and heartbeats."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class Supply:
             if progress.live and last - progress.contiguous > self.replica.limits.window:
                 progress.live = False
             if progress.live:
+                if progress.contiguous >= progress.sent:  # nothing was under way: the clock of the next starts now
+                    progress.since_ms = self.replica.now
                 progress.sent = last
                 progress.commit_sent = self.log.trusted
                 names.append(progress.name)
@@ -48,7 +50,10 @@ class Supply:
             self._send_more(progress)
 
     def _send_more(self, progress: Progress) -> None:
-        """The next range; a snapshot if the log no longer reaches so far down. A range that ends the log makes it live."""
+        """The next range; a snapshot if the log no longer reaches so far down.
+
+        A range that ends the log makes the follower live.
+        """
         if not progress.linked or not progress.promised or progress.diverged:
             return
         log = self.log

@@ -14,6 +14,7 @@ make it a ghost began below it, and no other entry of its version has a higher a
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,12 +44,16 @@ if TYPE_CHECKING:
 
 
 class Merge:
-    """What `P` nodes hold above `base`, settled: one entry for each version up to the highest one seen."""
+    """What `P` nodes hold above `base`, settled: one entry for each version up to the highest one seen.
 
-    def __init__(self, epoch: int, base: int, answers: list[Promise]) -> None:
+    `requests`: the version of each request id that the candidate knows, once it trusts everything up to `base`.
+    """
+
+    def __init__(self, epoch: int, base: int, answers: list[Promise], requests: Mapping[str, tuple[int, int]]) -> None:
         self.epoch = epoch
         self.base = base
         self.answers = answers
+        self.requests = requests
         self.epochs: dict[int, int] = {}
         for answer in answers:
             self.epochs.update(answer.epochs)
@@ -83,15 +88,20 @@ class Merge:
         return Entry(version, 0, Kind.NOOP)
 
     def one_version_per_request(self, entries: list[Entry]) -> list[Entry]:
-        """Of two entries with one request id the one with the highest accept epoch stays, the other becomes a noop."""
+        """Of two entries with one request id the one with the highest accept epoch stays, the other becomes a noop.
+
+        None stays if the request is trusted already: had a leader committed it above, its version below would have had
+        to give way.
+        """
         keeper: dict[str, Entry] = {}
         for entry in entries:
-            if entry.request_id:
+            trusted = 0 < self.requests.get(entry.request_id, (0, 0))[0] <= self.base
+            if entry.request_id and not trusted:
                 rival = keeper.get(entry.request_id)
                 if rival is None or entry.epoch > rival.epoch:
                     keeper[entry.request_id] = entry
         return [
-            entry if not entry.request_id or keeper[entry.request_id] is entry else self.fill(entry.version)
+            entry if not entry.request_id or keeper.get(entry.request_id) is entry else self.fill(entry.version)
             for entry in entries
         ]
 
@@ -148,7 +158,8 @@ class Takeover:
         return self.replica.promises_needed(quorum)
 
     def request(self, token: int, deadline: float, accept_loss: bool) -> None:
-        """Somebody waits for the outcome."""
+        """Somebody waits for the outcome. A node that wanted to resume is now told to lead."""
+        self.mode = Mode.PROMOTE
         self.token, self.deadline, self.accept_loss = token, deadline, accept_loss
 
     def link_up(self, link: LinkUp) -> None:
@@ -212,11 +223,15 @@ class Takeover:
             self._conclude_if_enough()
 
     def _configurations(self) -> list[Configuration]:
-        """The configuration in force at the highest trusted prefix, and every one that may have followed it."""
-        best = max(self.answers.values(), key=lambda answer: answer.trusted)
+        """The configuration in force at the highest trusted prefix, and every one that may have followed it.
+
+        Only voters are believed: the history of a node in quarantine may be another one.
+        """
+        voters = [answer for answer in self.answers.values() if answer.voter]
+        best = max(voters, key=lambda answer: answer.trusted)
         later = (
             decode_configuration(entry)
-            for answer in self.answers.values()
+            for answer in voters
             for entry in answer.entries
             if entry.kind == Kind.CONFIG and entry.version > best.trusted and entry.epoch > 0
         )
@@ -239,6 +254,9 @@ class Takeover:
         votes = self.votes()
         if not forced and len(votes) < self._promises_needed():
             return
+        if not any(vote is self.answers[self.replica.name] for vote in votes):
+            self.replica.step_down(Reason.NOT_VOTER)  # its copy would not count in a later take-over
+            return
         self.base = max(vote.trusted for vote in votes)
         self.stage = Stage.FETCHING
         self._fetch_or_merge()
@@ -246,13 +264,17 @@ class Takeover:
     # --- fetching and merging ---
 
     def _fetch_or_merge(self) -> None:
-        replica = self.replica
-        if replica.log.trusted >= self.base:
-            merge = self.merge_class(self.epoch, self.base, self.votes())
+        """Lead if nothing is missing; else ask a voter that has it, another one each time.
+
+        Others may have trusted more than `base`, or a history that differs.
+        """
+        replica, votes = self.replica, self.votes()
+        if replica.log.trusted == self.base:
+            merge = self.merge_class(self.epoch, self.base, votes, replica.log.requests)
             replica.lead(self, merge.entries())
             return
-        holders = [name for name in sorted(self.links) if name in self.answers]
-        able = [name for name in holders if self.answers[name].trusted >= self.base]
+        holders = [name for name, answer in self.answers.items() if answer.trusted == self.base and answer in votes]
+        able = sorted(name for name in holders if name in self.links)
         if able:
             later = [name for name in able if name > self.donor]
             self.donor = (later or able)[0]
@@ -268,17 +290,19 @@ class Takeover:
         replica = self.replica
         if self.stage is not Stage.FETCHING or message.epoch != self.epoch or message.after > replica.log.trusted:
             return
+        before = replica.log.trusted
         replica.adopt(message.entries, self.base)
-        self._continue()
+        if replica.log.trusted > before:
+            self._continue()
 
     def received_snapshot(self, message: Snapshot) -> None:
         """The donor has compacted what was asked for and sends all its rows instead."""
-        if self.stage is Stage.FETCHING and message.epoch == self.epoch:
+        if self.stage is Stage.FETCHING and message.trusted > self.replica.log.trusted:
             self.replica.install(message)
             self._continue()
 
     def _continue(self) -> None:
-        if self.replica.log.trusted >= self.base:
+        if self.replica.log.trusted == self.base:
             self._fetch_or_merge()
         else:
             self._ask()
@@ -307,11 +331,12 @@ class Takeover:
         A promotion that has already sealed nodes goes on trying: they would refuse their old leader anyway.
         """
         self.deadline = float("inf")
-        if self.accept_loss and self.stage is Stage.LINKING:
-            self._begin_sealing()
+        if self.accept_loss and self.stage is not Stage.FETCHING:
             self.deadline = self.replica.now + self.replica.limits.seal_retry_ms
-        elif self.accept_loss and self.stage is Stage.SEALING:
-            self._conclude_if_enough(forced=True)
+            if self.stage is Stage.LINKING:
+                self._begin_sealing()
+            else:
+                self._conclude_if_enough(forced=True)
         elif self.stage is Stage.LINKING:
             self._refuse(Reason.TOO_FEW_NODES, len(self.links) + 1)
             self.replica.step_down(Reason.TOO_FEW_NODES)
@@ -328,5 +353,3 @@ class Takeover:
     def end(self, reason: Reason) -> None:
         """The take-over is over without leadership."""
         self._refuse(reason, len(self.answers) or len(self.links) + 1)
-
-
