@@ -1,0 +1,100 @@
+"""New entries on their way to the followers, through the simulated network.
+
+Every copy of an entry has its own delay, counted from the moment it was handed over here, so copies overtake each
+other; what is due at the same wake-up of the timer goes to a link as one append. Where nothing is simulated none of
+this happens: the append is encoded once and given to all links as it is, and there is no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from retinue.core.messages import Append
+from retinue.deadlines import DeadlineTimer
+from retinue.frames import append_frames, encode_entry, encode_frame
+from retinue.links import Link
+from retinue.network import Network
+
+# What an entry that waits takes beside its bytes: heap slot, tuples, object headers.
+WAITING_ENTRY_BYTES = 300
+
+
+class _Copy(NamedTuple):
+    """A copy of one entry that waits; `head` is its append without entries."""
+
+    link: Link
+    head: Append
+    entry: msgspec.Raw
+
+
+class DelayedEntries:
+    """All copies that wait, for all links of one node. `flush` is called when some have just been queued."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, network: Network, flush: Callable[[], None]) -> None:
+        self._network = network
+        self._flush = flush
+        self._timer: DeadlineTimer[_Copy] = DeadlineTimer(loop, self._due)
+
+    def replicate(self, links: list[Link], message: Append) -> dict[str, list[float]] | None:
+        """Give every link its copies now or later; see `Peers.replicate`."""
+        now_s = time.monotonic()
+        plain = [link for link in links if not self._network.active(link.peer)]
+        if plain:
+            frame = encode_frame(message)
+            for link in plain:
+                link.enqueue(frame)
+        if len(plain) == len(links):
+            return None
+        entries = [encode_entry(entry) for entry in message.entries]
+        head = msgspec.structs.replace(message, entries=[])
+        delays_ms = {link.peer: [0.0] * len(entries) for link in plain}
+        delayed = False
+        for link in links:
+            conditions = self._network.conditions(link.peer)
+            if conditions.active and not conditions.cut:
+                delayed |= conditions.delayed
+                delays_ms[link.peer] = self._simulate(link, head, entries, now_s)
+        return delays_ms if delayed else None
+
+    def forget(self, link: Link) -> None:
+        """Drop the copies that wait for `link`."""
+        if link.delayed_bytes:
+            self._timer.discard(lambda copy: copy.link is link)
+            link.delayed_bytes = 0
+
+    def close(self) -> None:
+        """Drop everything and free the timer."""
+        self._timer.close()
+
+    def _simulate(self, link: Link, head: Append, entries: list[msgspec.Raw], now_s: float) -> list[float]:
+        network, peer = self._network, link.peer
+        drawn_ms = [network.draw_delay_ms(peer) for _ in entries]
+        arriving = [copy for copy in zip(drawn_ms, entries, strict=True) if not network.lost(peer)]
+        if not network.conditions(peer).delayed:
+            _enqueue(link, head, [entry for _, entry in arriving])
+            return drawn_ms
+        for delay_ms, entry in arriving:
+            if not link.reserve(len(entry) + WAITING_ENTRY_BYTES):
+                break
+            self._timer.schedule(now_s + delay_ms / 1000, _Copy(link, head, entry))
+        return drawn_ms
+
+    def _due(self, copies: list[_Copy]) -> None:
+        together: dict[tuple[Link, int, int], list[_Copy]] = {}
+        for copy in copies:
+            copy.link.delayed_bytes -= len(copy.entry) + WAITING_ENTRY_BYTES
+            together.setdefault((copy.link, copy.head.epoch, copy.head.start), []).append(copy)
+        for (link, _, _), group in together.items():
+            latest = max((copy.head for copy in group), key=lambda head: head.commit)
+            _enqueue(link, latest, [copy.entry for copy in group])
+        self._flush()
+
+
+def _enqueue(link: Link, head: Append, entries: list[msgspec.Raw]) -> None:
+    for frame in append_frames(head.epoch, head.start, head.commit, entries):
+        link.enqueue(frame)
