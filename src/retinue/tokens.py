@@ -1,0 +1,85 @@
+"""The file of client tokens: one line for each, its role and its SHA-256. The tokens themselves are stored nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from retinue.errors import SettingsError
+
+ROLES = ("read", "write", "admin")
+"""Each role may do what the ones before it may."""
+
+TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True)
+class TokenHash:
+    """One line of the file."""
+
+    role: str
+    sha256: bytes
+
+
+def create(file: Path, role: str) -> str:
+    """Make a new token, append its hash to `file` (made with mode 0600) and return the token, which is shown only now.
+
+    Raises `SettingsError` for a file that cannot be written or that others may read.
+    """
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    line = f"{role} {hashlib.sha256(token.encode()).hexdigest()}\n"
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "a", encoding="ascii") as lines:
+            _refuse_open_file(file, lines.fileno())
+            lines.write(line)
+    except OSError as error:
+        raise SettingsError(f"The token file {file} cannot be written: {error.strerror}.") from None
+    return token
+
+
+def load(file: Path) -> tuple[TokenHash, ...]:
+    """The tokens of a file; empty lines and lines that start with `#` are left out.
+
+    Raises `SettingsError` for a file that cannot be read, that others may read, or that has another content.
+    """
+    try:
+        with file.open(encoding="ascii") as opened:
+            _refuse_open_file(file, opened.fileno())
+            lines = opened.read().splitlines()
+    except OSError as error:
+        raise SettingsError(f"The token file {file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file} is not a token file: make one with `retinue token create`.") from None
+    return tuple(_parsed(file, number, line) for number, line in enumerate(lines, 1) if line and line[0] != "#")
+
+
+def role_of(tokens: tuple[TokenHash, ...], token: str) -> str | None:
+    """The role of a token that a client shows; `None` if it is not known. Takes the same time for every token."""
+    shown = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+    role = None
+    for known in tokens:
+        if hmac.compare_digest(known.sha256, shown):
+            role = known.role
+    return role
+
+
+def _parsed(file: Path, number: int, line: str) -> TokenHash:
+    role, _, digest = line.partition(" ")
+    try:
+        sha256 = bytes.fromhex(digest)
+    except ValueError:
+        sha256 = b""
+    if role not in ROLES or len(sha256) != hashlib.sha256().digest_size:
+        raise SettingsError(f"Line {number} of {file} is not a role and a hash: make it with `retinue token create`.")
+    return TokenHash(role, sha256)
+
+
+def _refuse_open_file(file: Path, descriptor: int) -> None:
+    if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+        raise SettingsError(f"The token file {file} is open to other users: run `chmod 600 {file}`.")
