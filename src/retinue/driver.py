@@ -47,7 +47,7 @@ from retinue.core.messages import (
 )
 from retinue.core.replica import Limits, Replica
 from retinue.errors import DiskFull, RetinueError, SettingsError, StorageError
-from retinue.membership import known_members
+from retinue.membership import fixed_name, known_members, with_own_url
 from retinue.network import Conditions, Network
 from retinue.peers import Identity, Member, Peers
 from retinue.settings import Settings
@@ -132,6 +132,7 @@ class Driver:
         await self._listen()
         self.pace()
         self.post(Started(self.settings.role == "leader", cluster_id))
+        self._run()
         self._on_timer()
 
     async def _listen(self) -> None:
@@ -409,6 +410,12 @@ class Driver:
             return f"{caller} does not name itself and {name} among the members: check the setting followers there."
         if nodes and nodes != len(names):
             return f"This node's cluster has {nodes} nodes, and {caller} names {len(names)}: the number is fixed."
+        members = with_own_url(self.settings, name, members)
+        fixed = fixed_name(self.settings)
+        if fixed not in ("", "leader", name):
+            return (
+                f"{caller} calls this node {name}, its own follower_id says {fixed}: name the followers in their order."
+            )
         if (name, members) != (self.name, self.members):
             self.name, self.members = name, members
             self.peers.set_members(members)

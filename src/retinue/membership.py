@@ -6,6 +6,8 @@ that any of them can reach all others when it is promoted.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from retinue.errors import SettingsError
@@ -21,9 +23,26 @@ def members_of(settings: Settings) -> tuple[Member, ...]:
     return tuple(members)
 
 
+def with_own_url(settings: Settings, name: str, members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """The members with the address that this node's own settings, if they give one, have for its clients.
+
+    The leader's settings name followers as the leader reaches them, which is not always where clients do.
+    """
+    if "advertise_url" not in settings.explicit:
+        return members
+    url = settings.advertise_url
+    return tuple(msgspec.structs.replace(m, http_url=url) if m.name == name else m for m in members)
+
+
 def join_address(host: str, port: int) -> str:
     """`host:port`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def fixed_name(settings: Settings) -> str:
+    """The member name that the settings leave no doubt about: `leader`, or a follower's number; else empty."""
+    name = settings.name
+    return name if name == "leader" or re.fullmatch(r"follower[1-9][0-9]*", name) else ""
 
 
 def known_members(settings: Settings, remembered: str | None, nodes: int) -> tuple[Member, ...]:

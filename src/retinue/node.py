@@ -285,6 +285,11 @@ class Node:
             )
         if replica.leadership is not None and not replica.serving:
             raise NotServing(f"Node {self.name} leads and is still bringing the last writes to the write quorum.")
+        if self.settings.role == "leader" and not replica.cluster_id:
+            raise NotServing(
+                f"Node {self.name} has an empty data directory, but the followers belong to a cluster already, so it "
+                "founds none: promote a follower, and this node will copy everything from it."
+            )
         return {
             "status": "healthy",
             "role": self.role,

@@ -13,6 +13,7 @@ import uvloop
 
 from retinue import http
 from retinue.errors import EXIT_DONE, RetinueError, SettingsError
+from retinue.membership import fixed_name
 from retinue.node import Node
 from retinue.settings import Settings
 from retinue.store import Store
@@ -39,7 +40,8 @@ async def _serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, ended, None)
     secret = _read_secret(settings)
-    store = Store(None if settings.memory else settings.data_dir, synchronous=settings.synchronous)
+    data_dir = None if settings.memory else settings.data_dir
+    store = Store(data_dir, synchronous=settings.synchronous, member=fixed_name(settings))
     try:
         node = Node(settings, store, secret)
         log.info("%s", store.opened.sentence)
@@ -59,8 +61,9 @@ def end(ended: asyncio.Future[RetinueError | None], error: RetinueError | None) 
 async def _serve_node(node: Node, settings: Settings, ended: asyncio.Future[RetinueError | None]) -> int:
     door = http.HttpDoor(node, settings)
     try:
-        await door.start()
+        # Whoever asks this node must find it in its role: a leader that has not begun looks like a healthy follower.
         await node.driver.start(uuid.uuid4().hex, lambda error: end(ended, error))
+        await door.start()
         log.info("node %s serves %s as %s", node.name, door.url, settings.role)
         error = await ended
         if error is not None:
