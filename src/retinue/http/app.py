@@ -31,10 +31,10 @@ UNROUTED = "unrouted"
 class App:
     """The HTTP door of one node as an ASGI application."""
 
-    def __init__(self, node: Node, settings: Settings, registry: Registry) -> None:
+    def __init__(self, node: Node, settings: Settings, registry: Registry, routes: tuple[Route, ...] = ROUTES) -> None:
         self._door = Door(node, settings, registry)
-        self._door.description = encode_json(describe(ROUTES))
-        self._table = Table(ROUTES)
+        self._door.description = encode_json(describe(routes))
+        self._table = Table(routes)
         self._requests = registry.counter(
             "retinue_http_requests_total",
             "HTTP requests answered, by route, method and status",
