@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,13 +29,16 @@ from retinue.core.messages import (
     Entry,
     Event,
     Fetched,
+    Injected,
     Joined,
     OpenLinks,
     Outcome,
     Paced,
+    PromoteRequested,
     Proposed,
     ReadResult,
     Reason,
+    Received,
     Replicate,
     Reply,
     Result,
@@ -41,7 +46,9 @@ from retinue.core.messages import (
     Send,
     SendRange,
     SendSnapshot,
+    SessionRead,
     Started,
+    StrongRead,
     Tick,
     Write,
 )
@@ -65,6 +72,16 @@ DELAYS_KEPT = 200_000
 CONFIGURE_PATIENCE_MS = 30_000.0
 
 Answer = Result | ReadResult
+
+_UNKNOWN = Result(Outcome.UNKNOWN, Reason.TIMEOUT)
+
+
+class _Waiting(NamedTuple):
+    """Somebody who waits for the core, until when (ms), and what to say if the core cannot say it by then."""
+
+    answer: asyncio.Future[Answer]
+    deadline: float
+    late: Answer
 
 
 class Driver:
@@ -101,11 +118,12 @@ class Driver:
             on_snapshot_done=self._on_snapshot_done,
         )
         self.started_s = time.monotonic()
+        self.started = False
         self.disk_full = False
         self.delays_ms: dict[int, dict[str, float]] = {}
         self._inbox: list[Event] = []
         self._writes: list[Write] = []
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._token = 0
         self._scheduled = False
         self._committing: asyncio.Future[None] | None = None
@@ -150,8 +168,8 @@ class Driver:
         if self._committing is not None:
             await asyncio.wait([self._committing], timeout=5)
         await self.peers.stop()
-        for waiter in self._waiting.values():
-            waiter.cancel()
+        for waiting in self._waiting.values():
+            waiting.answer.cancel()
         if self._executor is not None:
             self._executor.shutdown()
         self.store.close()
@@ -165,7 +183,12 @@ class Driver:
     # --- the inbox ---
 
     def post(self, event: Event) -> None:
-        """Put an event into the inbox."""
+        """Put an event into the inbox.
+
+        While the disk is full the core stands still, so what others will send again is not kept for it.
+        """
+        if self.disk_full and isinstance(event, Received | Tick):
+            return
         self._inbox.append(event)
         self._schedule()
 
@@ -179,11 +202,11 @@ class Driver:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
-    def wait(self) -> tuple[int, asyncio.Future[Answer]]:
-        """A token for a request, and the future that gets its answer."""
+    def wait(self, deadline: float = math.inf, late: Answer = _UNKNOWN) -> tuple[int, asyncio.Future[Answer]]:
+        """A token for a request, and the future of its answer: `late` if the core stands still at the deadline."""
         self._token += 1
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[self._token] = future
+        self._waiting[self._token] = _Waiting(future, deadline, late)
         return self._token, future
 
     @property
@@ -197,8 +220,8 @@ class Driver:
         return time.monotonic() * 1000
 
     async def settled(self) -> None:
-        """Wait until what the core has decided is durable."""
-        while self._committing is not None:
+        """Wait until what the core has decided is durable; on a full disk that would be for long, so not then."""
+        while self._committing is not None and not self.disk_full:
             await asyncio.shield(self._committing)
 
     def _run(self) -> None:
@@ -206,6 +229,7 @@ class Driver:
         if self._committing is not None or self._stopped:
             return
         events, self._inbox = self._inbox, []
+        self.started = True
         if self._writes:
             events.append(Proposed(self._writes))
             self._writes = []
@@ -260,8 +284,9 @@ class Driver:
             if not self.disk_full:
                 log.error("%s", error.detail)
             self.disk_full = True
-            if self._committing is None:
-                self._committing = self._loop.create_future()
+            settling, self._committing = self._committing, self._loop.create_future()
+            if settling is not None:
+                settling.set_result(None)
             self._loop.call_later(DISK_RETRY_S, self._commit_again, saves, others)
             return
         if error is not None:
@@ -277,6 +302,10 @@ class Driver:
                 self._schedule()
 
     def _commit_again(self, saves: list[Save], others: list[Effect]) -> None:
+        if self._stopped:
+            assert self._committing is not None
+            self._committing.set_result(None)
+            return
         error: BaseException | None = None
         try:
             self.store.commit(saves)
@@ -305,9 +334,9 @@ class Driver:
                 self.peers.close_links()
 
     def _answer(self, token: int, answer: Answer) -> None:
-        waiter = self._waiting.pop(token, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(answer)
+        waiting = self._waiting.pop(token, None)
+        if waiting is not None and not waiting.answer.done():
+            waiting.answer.set_result(answer)
 
     def _replicate(self, effect: Replicate) -> None:
         drawn = self.peers.replicate(effect.to, effect.message)
@@ -345,7 +374,7 @@ class Driver:
             self._check_disk()
             self._want_quorum()
         if self.disk_full:
-            self._refuse_queued()
+            self._answer_without_core(now_s * 1000)
         if not any(isinstance(event, Tick) for event in self._inbox[:8]):
             self.post(Tick())
 
@@ -359,11 +388,21 @@ class Driver:
                 )
                 self.post(DiskLow(low))
 
-    def _refuse_queued(self) -> None:
-        """The disk is full: what has not reached the core yet is refused, for nothing of it is written."""
+    def _answer_without_core(self, now_ms: float) -> None:
+        """The disk is full, so the core stands still. What has not reached it is refused: nothing of it is written."""
         writes, self._writes = self._writes, []
         for write in writes:
             self._answer(write.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
+        events, self._inbox = self._inbox, []
+        for event in events:
+            if isinstance(event, StrongRead | SessionRead):
+                self._answer(event.token, ReadResult(Reason.DISK_LOW))
+            elif isinstance(event, PromoteRequested | ConfigureRequested | Injected):
+                self._answer(event.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
+            else:
+                self._inbox.append(event)
+        for token in [token for token, waiting in self._waiting.items() if waiting.deadline <= now_ms]:
+            self._answer(token, self._waiting[token].late)
 
     def _want_quorum(self) -> None:
         """Bring the write quorum of the settings into force once this node leads."""

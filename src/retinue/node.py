@@ -5,6 +5,7 @@ A request becomes an event for the core, its result becomes a receipt or one of 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from copy import copy
 from itertools import islice
@@ -37,6 +38,7 @@ from retinue.store import Store
 
 CONFIGURE_TIMEOUT_MS = 10_000.0
 PROMOTE_TIMEOUT_MS = 5_000.0
+POLL_S = 0.02
 MS = 1000.0
 
 
@@ -120,7 +122,7 @@ class Node:
             condition = Condition(present=True)
         begun_ms = driver.now_ms
         deadline = begun_ms + (self.settings.write_timeout_ms if timeout_ms is None else timeout_ms)
-        token, answer = driver.wait()
+        token, answer = driver.wait(deadline)
         driver.propose(Write(token, changes, deadline, batch, condition, request_id, acks))
         result = await answer
         assert isinstance(result, Result)
@@ -212,7 +214,7 @@ class Node:
         return self._found(key, replica.read_committed(key))
 
     async def _ask(self, key: str, read: StrongRead | SessionRead) -> Row | None:
-        token, answer = self.driver.wait()
+        token, answer = self.driver.wait(read.deadline, ReadResult(Reason.TIMEOUT))
         self.driver.post(msgspec.structs.replace(read, token=token))
         result = await answer
         assert isinstance(result, ReadResult)
@@ -272,6 +274,8 @@ class Node:
     def health(self) -> dict[str, object]:
         """What a health check shows; raises `NotServing` with the reason when this node does not serve."""
         replica = self.replica
+        if not self.driver.started:
+            raise NotServing(f"Node {self.name} is starting.")
         if replica.quarantined:
             raise NotServing(
                 f"Node {self.name} is in quarantine: its history differs from the leader's. Stop it, wipe its data "
@@ -417,6 +421,13 @@ class Node:
         if result.outcome is not Outcome.COMMITTED:
             raise write_error(result, "", self.leader_url())
 
+    async def _followers_to_write_to(self, deadline: float) -> None:
+        """Wait until as many followers are reachable as a write needs: whoever promotes a node wants to write to it."""
+        while (leadership := self.replica.leadership) is not None and leadership.reachable < leadership.quorum:
+            if self.driver.now_ms >= deadline:
+                return
+            await asyncio.sleep(POLL_S)
+
     async def promote(self, accept_loss: bool = False, timeout_ms: float | None = None) -> dict[str, object]:
         """Make this node the leader.
 
@@ -430,6 +441,7 @@ class Node:
         assert isinstance(result, Result)
         if result.outcome is not Outcome.COMMITTED:
             raise takeover_error(result, self.name)
+        await self._followers_to_write_to(deadline)
         return {
             "status": "success",
             "message": f"Node {self.name} leads in epoch {self.replica.epoch}.",

@@ -55,7 +55,13 @@ def write_error(result: Result, key: str, leader: str | None) -> RetinueError:
 
 def _after_assignment(result: Result, fields: dict[str, object]) -> RetinueError:
     """The version was assigned, so the write may be there or still come."""
-    fields["version"] = result.version
+    fields["version"] = result.version or None
+    if not result.version:
+        return QuorumTimeout(
+            "The write may or may not be committed: this node could not finish it in time. Repeat the request with the "
+            "same Idempotency-Key.",
+            **fields,
+        )
     if result.outcome is Outcome.COMMITTED:
         error: RetinueError = QuorumTimeout(
             f"Version {result.version} is committed, but only {result.acks} of the {result.required} "

@@ -1,0 +1,1 @@
+"""The laboratory: checking histories, simulating whole clusters, and the experiments."""

@@ -1,0 +1,238 @@
+"""What goes wrong in a simulated run, and how all of it is made good at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from retinue.core.messages import ConfigureRequested, DiskLow, PromoteRequested
+from retinue.core.quorum import promises_needed
+from retinue.lab.plan import Plan
+from retinue.lab.simulated_network import SimulatedNetwork
+from retinue.lab.simulated_node import SimulatedNode
+from retinue.lab.switchboard import Switchboard
+from retinue.lab.virtual_time import VirtualTime
+
+SUPERVISION_MS = 150.0
+PROMOTION_DEADLINE_MS = 1000.0
+
+
+class Faults:
+    """Draws when and where things go wrong, and does it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        time: VirtualTime,
+        nodes: Mapping[str, SimulatedNode],
+        network: SimulatedNetwork,
+        switchboard: Switchboard,
+    ) -> None:
+        self.plan = plan
+        self.time = time
+        self.nodes = nodes
+        self.names = list(nodes)
+        self.network = network
+        self.switchboard = switchboard
+        self.over = False
+        self._founded = 0
+
+    # --- the schedule ---
+
+    def schedule(self) -> None:
+        """Put everything that will go wrong into the heap."""
+        plan = self.plan
+        kinds: Sequence[tuple[int, Callable[[], None]]] = (
+            (plan.promotions // plan.burst, self._promote_in_a_burst),
+            (plan.crashes, self._crash),
+            (plan.partitions, self._partition),
+            (plan.pauses, self._pause),
+            (plan.slow_disks, self._slow_disk),
+            (plan.full_disks, self._full_disk),
+            (plan.wipes, self._wipe),
+            (plan.reconfigurations, self._reconfigure),
+        )
+        for count, fault in kinds:
+            for _ in range(count):
+                self.time.after(plan.duration_ms * (0.05 + 0.95 * self.time.random.random()), self._strike, fault)
+        if plan.supervised:
+            self.time.after(SUPERVISION_MS, self._supervise)
+
+    def _strike(self, fault: Callable[[], None]) -> None:
+        if not self.over:
+            fault()
+
+    def _later(self, longest_ms: float, repair: Callable[..., None], *arguments: object) -> None:
+        """Most faults are short, some are long."""
+        duration_ms = longest_ms * self.time.random.random() ** 2
+        self.time.after(duration_ms, self._repair, repair, arguments)
+
+    def _repair(self, repair: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        if not self.over:
+            repair(*arguments)
+
+    def _any(self) -> SimulatedNode:
+        """Any node, often one that leads: there faults hurt most."""
+        random = self.time.random
+        leading = [node for node in self.nodes.values() if node.replica is not None and node.replica.role == "leader"]
+        if leading and random.random() < 0.35:
+            return random.choice(leading)
+        return self.nodes[random.choice(self.names)]
+
+    # --- nodes ---
+
+    def start(self, name: str) -> None:
+        """Start a node that is down, as its settings say."""
+        node = self.nodes[name]
+        if not node.up:
+            self._founded += 1
+            node.start(name == self.names[0], f"cluster{self._founded}")
+
+    def _crash(self) -> None:
+        node = self._any()
+        if node.up:
+            node.crash()
+            self._later(1200, self.start, node.name)
+
+    def _wipe(self) -> None:
+        """Only as many at once as the protocol bears: a copy of every write is left, and writes still have a quorum."""
+        node = self._any()
+        blank = sum(not other.disk.hard.voter for other in self.nodes.values() if other is not node)
+        bearable = min(2, self.plan.write_quorum, len(self.names) - 1 - self.plan.write_quorum)
+        if blank < bearable and node.disk.hard.voter and node.up:
+            node.crash()
+            node.wipe()
+            self._later(600, self.start, node.name)
+
+    def _pause(self) -> None:
+        node = self._any()
+        if node.up and not node.paused:
+            node.pause()
+            self._later(1500, self._resume, node, node.life)
+
+    def _resume(self, node: SimulatedNode, life: int) -> None:
+        if node.life == life and node.paused:
+            node.resume()
+
+    def _slow_disk(self) -> None:
+        node = self._any()
+        node.commit_ms = (5.0, 150.0)
+        self.time.note(node.name, "has a slow disk")
+        self._later(1500, self._mend_disk, node)
+
+    def _mend_disk(self, node: SimulatedNode) -> None:
+        node.commit_ms = self.plan.commit_ms
+
+    def _full_disk(self) -> None:
+        node = self._any()
+        node.deliver(DiskLow(True))
+        self._later(800, node.deliver, DiskLow(False))
+
+    # --- leadership ---
+
+    def promote(self, node: SimulatedNode) -> None:
+        """Ask a node to take over."""
+        token = self.switchboard.open(lambda _: None)
+        node.deliver(PromoteRequested(token, False, self.time.now_ms + PROMOTION_DEADLINE_MS))
+
+    def _promote_in_a_burst(self) -> None:
+        """One take-over after another, before the one before has reached everybody."""
+        wait_ms = 0.0
+        for _ in range(self.plan.burst):
+            self.time.after(wait_ms, self._strike, self._promote_anybody)
+            wait_ms += self.time.random.uniform(2, self.plan.burst_gap_ms)
+
+    def _promote_anybody(self) -> None:
+        node = self.nodes[self.time.random.choice(self.names)]
+        if node.up:
+            self.promote(node)
+
+    def serving(self) -> list[SimulatedNode]:
+        """Nodes that lead, as far as they know."""
+        return [node for node in self.nodes.values() if node.replica is not None and node.replica.serving]
+
+    def _supervise(self) -> None:
+        if self.over:
+            return
+        if not any(not node.paused for node in self.serving()) and self.time.random.random() < 0.5:
+            self._promote_anybody()
+        self.time.after(SUPERVISION_MS, self._supervise)
+
+    def _reconfigure(self) -> None:
+        """Change the write quorum, never below what the oracle counts with."""
+        token = self.switchboard.open(lambda _: None)
+        wanted = self.time.random.randint(self.plan.write_quorum, len(self.names) - 1)
+        for node in self.serving():
+            node.deliver(ConfigureRequested(token, wanted, self.time.now_ms + 500))
+
+    # --- the network ---
+
+    def _partition(self) -> None:
+        pairs = self._draw_cut()
+        flaps = self.time.random.choice((1, 1, 1, 4))
+        self.network.cut(pairs)
+        if self.time.trace is not None:
+            self.time.note("network", "cut " + " ".join(f"{one}>{other}" for one, other in pairs))
+        self._later(1500 / flaps, self._mend, pairs, flaps - 1)
+
+    def _mend(self, pairs: list[tuple[str, str]], flaps: int) -> None:
+        self.network.mend(pairs)
+        if self.time.trace is not None:
+            self.time.note("network", "mend " + " ".join(f"{one}>{other}" for one, other in pairs))
+        if flaps:
+            self.time.after(100 * self.time.random.random(), self._repair, self._cut_again, (pairs, flaps))
+
+    def _cut_again(self, pairs: list[tuple[str, str]], flaps: int) -> None:
+        self.network.cut(pairs)
+        self._later(300, self._mend, pairs, flaps - 1)
+
+    def _draw_cut(self) -> list[tuple[str, str]]:
+        """Two sides, one node alone, or single pairs; in both directions or in one."""
+        random, names = self.time.random, self.names
+        shape = random.random()
+        if shape < 0.4:
+            side = random.sample(names, random.randint(1, len(names) // 2))
+        elif shape < 0.7:
+            side = [self._any().name]
+        else:
+            one, other = random.sample(names, 2)
+            return [(one, other)] if random.random() < 0.5 else [(one, other), (other, one)]
+        others = [name for name in names if name not in side]
+        outward = [(one, other) for one in side for other in others]
+        inward = [(other, one) for one, other in outward]
+        return random.choice((outward, inward, outward + inward, outward + inward))
+
+    # --- the end ---
+
+    def heal(self) -> None:
+        """No more faults; everything that is broken works again; a restart of all, by chance."""
+        self.over = True
+        self.time.note("", "all faults are over")
+        self.network.heal()
+        self.switchboard.loss = self.switchboard.lateness = 0.0
+        restart = self.time.random.random() < 0.5
+        for node in self.nodes.values():
+            node.commit_ms = (0.05, 0.5)
+            if node.up and restart:
+                node.crash()
+            if node.up:
+                if node.paused:
+                    node.resume()
+                node.deliver(DiskLow(False))
+            else:
+                self.start(node.name)
+
+    def ensure_leader(self) -> None:
+        """Promote somebody who may vote if nobody leads; in a cluster with a fixed leader, that one."""
+        if self.serving():
+            return
+        voters = [node for node in self.nodes.values() if node.disk.hard.voter]
+        fixed = self.nodes[self.names[0]]
+        if self.plan.fixed_leader and fixed in voters:
+            self.promote(fixed)
+        elif voters:
+            self.promote(self.time.random.choice(voters))
+
+    def enough_voters(self) -> bool:
+        """Whether a take-over can succeed at all."""
+        voters = sum(node.disk.hard.voter for node in self.nodes.values())
+        return voters >= promises_needed(len(self.names), self.plan.write_quorum)

@@ -1,0 +1,230 @@
+"""Tests of the tests: the protocol with one safety rule taken away, by name.
+
+Each mutant replaces one rule of the core, of the disk, of the driver or of the client. A simulation with a mutant must
+end with a violation for some seed (or some scenario); otherwise the checks are worth nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from retinue.core.acceptor import Acceptor
+from retinue.core.leader import Leadership
+from retinue.core.messages import Entry, Kind, Message, ReadResult, Reason, Reply, Row, StrongRead, Write
+from retinue.core.replica import Replica
+from retinue.core.takeover import Merge, Takeover
+from retinue.lab.simulated_disk import SimulatedDisk
+from retinue.lab.simulator import Variant
+from retinue.lab.workload import Client
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """A variant of the simulation, and the rule that it breaks."""
+
+    breaks: str
+    variant: Variant
+
+
+def _with_merge(merge: type[Merge]) -> Variant:
+    takeover = type("MutantTakeover", (Takeover,), {"merge_class": merge})
+    return Variant(replica=type("MutantReplica", (Replica,), {"takeover_class": takeover}))
+
+
+def _with_leadership(leadership: type[Leadership]) -> Variant:
+    return Variant(replica=type("MutantReplica", (Replica,), {"leadership_class": leadership}))
+
+
+def _with_acceptor(acceptor: type[Acceptor]) -> Variant:
+    return Variant(replica=type("MutantReplica", (Replica,), {"acceptor_class": acceptor}))
+
+
+# --- counting ---
+
+
+class _OnePromiseTooFew(Replica):
+    def promises_needed(self, write_quorum: int) -> int:
+        return max(1, super().promises_needed(write_quorum) - 1)
+
+
+class _OneAcknowledgementTooFew(Leadership):
+    def has_quorum(self, acks: int) -> bool:
+        return acks >= self.quorum - 1
+
+
+# --- epochs and trust ---
+
+
+class _NoEpochCheck(Acceptor):
+    """Listens to any leader, and answers each in the epoch that it speaks of."""
+
+    def is_stale(self, epoch: int) -> bool:
+        return False
+
+    def _answer(self, sender: str, message: Message) -> None:
+        replica = self.replica
+        promised, replica.promised = replica.promised, message.epoch
+        super()._answer(sender, message)  # type: ignore[arg-type]
+        replica.promised = promised
+
+
+class _TrustsAnyPrefix(Acceptor):
+    def may_trust(self, entry: Entry) -> bool:
+        return True
+
+
+class _KeepsOldEpochs(Acceptor):
+    def as_accepted(self, entry: Entry, epoch: int) -> Entry:
+        return entry
+
+
+# --- merging ---
+
+
+class _LowestEpochWins(Merge):
+    def choose(self, candidates: list[Entry]) -> Entry:
+        return min(candidates, key=lambda entry: entry.epoch)
+
+
+class _RenewsNothing(Merge):
+    def renew(self, entries: list[Entry]) -> list[Entry]:
+        return entries
+
+
+class _LeavesHoles(Merge):
+    def entries(self) -> list[Entry]:
+        return [entry for entry in super().entries() if entry.kind != Kind.NOOP]
+
+
+class _KeepsGhosts(Merge):
+    def is_ghost(self, entry: Entry) -> bool:
+        return entry.epoch == 0
+
+
+class _KeepsTwins(Merge):
+    def one_version_per_request(self, entries: list[Entry]) -> list[Entry]:
+        return entries
+
+
+# --- what a leader shows and believes ---
+
+
+class _UnconfirmedReads(Leadership):
+    def strong_read(self, read: StrongRead) -> None:
+        reason = Reason.OK if self.recovered else Reason.RECOVERING
+        row = self.committed_row(read.key) if self.recovered else None
+        self.replica.out.append(Reply(read.token, ReadResult(reason, row)))
+
+
+class _ReadsBeforeRecovery(Leadership):
+    def strong_read(self, read: StrongRead) -> None:
+        recovered, self.recovered = self.recovered, True
+        super().strong_read(read)
+        self.recovered = recovered
+
+
+class _NoRecoveryBarrier(Leadership):
+    def _pass_barrier(self) -> None:
+        if not self.recovered:
+            self.recovered = True
+            self._count_all()
+
+
+class _DirtyReads(Leadership):
+    def committed_row(self, key: str) -> Row | None:
+        return self.log.newest(key)
+
+    def row_for_condition(self, key: str) -> Row | None:
+        return super().committed_row(key)
+
+
+class _DirtyLocalState(Replica):
+    leadership_class = _DirtyReads
+
+    def read_committed(self, key: str) -> Row | None:
+        return self.read_local(key)
+
+
+class _ConditionsOnPending(Leadership):
+    def undecided(self, key: str) -> bool:
+        return False
+
+    def row_for_condition(self, key: str) -> Row | None:
+        return self.log.newest(key)
+
+
+class _NoRequestIds(Leadership):
+    def _replayed(self, write: Write) -> bool:
+        return False
+
+
+# --- durability ---
+
+
+class _ForgetfulDisk(SimulatedDisk):
+    """A crash takes back promises: to the highest epoch that an entry was accepted from."""
+
+    def crash(self) -> None:
+        accepted = max(self.epochs, default=0)
+        if accepted < self.hard.promised:
+            self.hard = msgspec.structs.replace(self.hard, promised=accepted)
+
+
+# --- clients ---
+
+
+class _TimeoutIsFailure(Client):
+    def unanswered_is_unknown(self) -> bool:
+        return False
+
+
+class _RefusalIsDefinite(Client):
+    def refusal_is_definite(self, uncertain: bool) -> bool:
+        return True
+
+
+MUTANTS: dict[str, Mutant] = {
+    "one-promise-too-few": Mutant("a take-over needs P promises", Variant(replica=_OnePromiseTooFew)),
+    "one-acknowledgement-too-few": Mutant(
+        "a write is committed on W nodes", _with_leadership(_OneAcknowledgementTooFew)
+    ),
+    "no-epoch-check": Mutant("a message of a lower epoch is rejected", _with_acceptor(_NoEpochCheck)),
+    "merge-takes-lowest-epoch": Mutant("of the copies the highest accept epoch wins", _with_merge(_LowestEpochWins)),
+    "reproposals-keep-old-epoch": Mutant(
+        "what is proposed again is accepted in the new epoch",
+        Variant(
+            replica=type(
+                "MutantReplica",
+                (Replica,),
+                {
+                    "takeover_class": type("MutantTakeover", (Takeover,), {"merge_class": _RenewsNothing}),
+                    "acceptor_class": _KeepsOldEpochs,
+                },
+            )
+        ),
+    ),
+    "holes-left-open": Mutant("a version that nobody holds becomes a noop", _with_merge(_LeavesHoles)),
+    "no-ghost-rule": Mutant("an entry that a later epoch began below is dead", _with_merge(_KeepsGhosts)),
+    "two-copies-of-one-request": Mutant("a merge keeps one version per request id", _with_merge(_KeepsTwins)),
+    "trusts-any-prefix": Mutant(
+        "only entries accepted from the current leader are trusted", _with_acceptor(_TrustsAnyPrefix)
+    ),
+    "unconfirmed-reads": Mutant("a strong read confirms the leadership", _with_leadership(_UnconfirmedReads)),
+    "reads-before-recovery": Mutant(
+        "nothing is shown before the recovery barrier", _with_leadership(_ReadsBeforeRecovery)
+    ),
+    "no-recovery-barrier": Mutant(
+        "nothing commits before what the take-over found", _with_leadership(_NoRecoveryBarrier)
+    ),
+    "dirty-reads": Mutant("a pending write is invisible", Variant(replica=_DirtyLocalState)),
+    "conditions-on-pending": Mutant(
+        "conditions are evaluated against committed state", _with_leadership(_ConditionsOnPending)
+    ),
+    "no-request-id-check": Mutant("a retry gets the first answer", _with_leadership(_NoRequestIds)),
+    "promise-not-durable": Mutant("a promise survives a crash", Variant(disk=_ForgetfulDisk)),
+    "acknowledges-before-durable": Mutant("nothing is said before it is durable", Variant(performs_early=True)),
+    "timeout-is-failure": Mutant("an unanswered write may take effect", Variant(client=_TimeoutIsFailure)),
+    "refused-retry-is-definite": Mutant(
+        "a refused retry says nothing of the first attempt", Variant(client=_RefusalIsDefinite)
+    ),
+}
+"""Every mutant by its name on the command line."""
