@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import logging
 import signal
 import sys
 import uuid
+from typing import Any
 
 import uvloop
 
@@ -15,6 +17,7 @@ from retinue import http
 from retinue.errors import EXIT_DONE, RetinueError, SettingsError
 from retinue.membership import fixed_name
 from retinue.node import Node
+from retinue.ports import free_ports
 from retinue.settings import Settings
 from retinue.store import Store
 
@@ -30,8 +33,19 @@ def run(settings: Settings) -> int:
     Raises `SettingsError` or `DataDirError` for what must be put right before it can start.
     """
     _log_to_stderr(settings.log_level)
+    settings = with_free_port(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
+
+
+def with_free_port(settings: Settings) -> Settings:
+    """The settings with a real port in place of 0, since the other nodes are told it before anything listens."""
+    if settings.port:
+        return settings
+    derived: dict[str, Any] = {
+        name: None for name in ("peer_port", "advertise_url", "data_dir") if name not in settings.explicit
+    }
+    return dataclasses.replace(settings, port=free_ports(1, settings.host)[0], **derived)
 
 
 async def _serve(settings: Settings) -> int:

@@ -20,7 +20,7 @@ from retinue.errors import EXIT_DONE, EXIT_FAILED, RetinueError
 EXIT_INTERRUPTED = 130
 
 LABORATORY = {
-    "simulate": ("retinue.lab.simulate_command", "run whole clusters on virtual time, from seeds, and check every promise"),
+    "simulate": ("retinue.lab.simulate_command", "run whole clusters on virtual time and check every promise"),
     "bench": ("retinue.lab.bench", "measure latency and throughput of a local cluster"),
 }
 """The verbs of the laboratory: their modules have `add_arguments(parser)` and `run(parsed) -> int`."""

@@ -121,10 +121,16 @@ def look(cluster: Cluster) -> list[Sight]:
         return list(pool.map(lambda name: _look_at(cluster, name, pids[name]), cluster.names))
 
 
+def _why_stopped(last_words: str) -> str:
+    """A node that could not go on says why as its last words; one that was killed says nothing."""
+    reason = last_words.removeprefix("retinue: ")
+    return f"stopped: {reason}" if reason != last_words else "stopped"
+
+
 def _look_at(cluster: Cluster, name: str, pid: int | None) -> Sight:
     role, url = "leader" if name == "leader" else "follower", cluster.url(name)
     if pid is None:
-        return Sight(name, role, f"stopped: {cluster.last_words(name)}", url, None)
+        return Sight(name, role, _why_stopped(cluster.last_words(name)), url, None)
     try:
         health = cluster.request(name, "GET", "/health")
         state = "healthy" if health.status == 200 else str(health.json().get("detail", "not healthy"))
