@@ -1,0 +1,499 @@
+"""Answering whoever leads: promises, acceptance, the trusted prefix, divergence, other doors."""
+
+from __future__ import annotations
+
+import pytest
+
+from retinue.core.messages import (
+    Ack,
+    Append,
+    Change,
+    CloseLinks,
+    Configuration,
+    Confirm,
+    Confirmed,
+    Diverged,
+    Effect,
+    Entry,
+    Fetch,
+    HardState,
+    Heartbeat,
+    Image,
+    Injected,
+    Install,
+    Kind,
+    LinkUp,
+    Message,
+    Outcome,
+    Promise,
+    Proposed,
+    Reason,
+    Received,
+    Rejected,
+    Reply,
+    Result,
+    SaveEntries,
+    SaveEpoch,
+    SaveState,
+    Seal,
+    SendRange,
+    SendSnapshot,
+    Snapshot,
+    Started,
+    Write,
+)
+from retinue.core.replica import Limits, Replica
+from tests.core.cluster import F1, F2, L, config, member_image, only, put, replica, replies, sent
+
+OWN, PROMOTED = 1, 8  # epochs: of the founder; of follower1 after a promotion
+
+
+def follower(*entries: Entry, promised: int = OWN, trusted: int = 0, limits: Limits | None = None) -> Replica:
+    epochs = {OWN: 1} if entries else {}
+    return replica(F2, member_image("f2.1", *entries, promised=promised, trusted=trusted, epochs=epochs), limits=limits)
+
+
+def hear(node: Replica, message: Message, sender: str = L) -> list[Effect]:
+    return node.step(Received(sender, message), 10.0)
+
+
+def append(*entries: Entry, epoch: int = OWN, start: int = 1, commit: int = 0) -> Append:
+    return Append(epoch, start, commit, [*entries])
+
+
+def acks(effects: list[Effect]) -> list[Ack]:
+    return [message for _, message in sent(effects, Ack)]
+
+
+def beat(node: Replica, commit: int, *, chain: int, epoch: int = OWN) -> Heartbeat:
+    return Heartbeat(epoch, 1, commit, chain)
+
+
+def chain_of(*entries: Entry) -> int:
+    node = follower()
+    hear(node, append(*entries, commit=len(entries)))
+    assert node.log.trusted == len(entries)
+    return node.log.chain
+
+
+# --- promises ---
+
+
+def test_a_higher_epoch_is_promised_durably_before_the_answer() -> None:
+    node = follower(promised=OWN)
+    effects = hear(node, Seal(PROMOTED, "c", False, True, 3), F1)
+    (state,) = only(effects, SaveState)
+    assert state.hard.promised == PROMOTED
+    ((to, promise),) = sent(effects, Promise)
+    assert (to, promise.epoch) == (F1, PROMOTED)
+    assert effects.index(state) == 0
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Seal(OWN, "c", False, True, 3),
+        append(put(1, OWN)),
+        Heartbeat(OWN, 1, 0, 0),
+        Confirm(OWN, 1),
+        Fetch(OWN, 0),
+        Snapshot(OWN, 1, 9, 9, 0, Configuration(3), 0, []),
+    ],
+)
+def test_a_node_that_promised_rejects_every_lower_epoch(message: Message) -> None:
+    node = follower(promised=PROMOTED)
+    effects = hear(node, message)
+    assert sent(effects, Rejected) == [(L, Rejected(OWN, PROMOTED))]
+    assert len(effects) == 1
+    assert not node.log.above
+
+
+def test_a_promise_survives_a_restart() -> None:
+    node = follower(promised=OWN)
+    (state,) = only(hear(node, Seal(PROMOTED, "c", False, False, 3), F1), SaveState)
+    again = replica(F2, Image(state.hard, {}, []))
+    assert sent(hear(again, append(put(1, OWN))), Rejected)
+
+
+def test_a_promise_tells_everything_above_the_trusted_prefix() -> None:
+    rows = [put(1, 1), put(3, 1), put(4, 1)]
+    image = member_image("f2.1", *rows, trusted=1, epochs={1: 1}, configuration=Configuration(2))
+    node = replica(F2, image)
+    ((_, promise),) = sent(hear(node, Seal(PROMOTED, "c", False, True, 3), F1), Promise)
+    assert promise == Promise(PROMOTED, "f2.1", True, 1, 0, 1, {1: 1}, Configuration(2), rows[1:])
+    ((_, short),) = sent(hear(node, Seal(PROMOTED, "c", False, False, 3), F1), Promise)
+    assert short.entries == []
+
+
+def test_what_a_promise_tells_does_not_change_when_the_node_goes_on() -> None:
+    node = follower()
+    ((_, promise),) = sent(hear(node, Seal(OWN, "c", False, True, 3)), Promise)
+    hear(node, append(put(1, OWN)))
+    assert promise.epochs == {}
+
+
+def test_an_epoch_binds_only_if_it_comes_from_its_owner() -> None:
+    node = follower()
+    assert hear(node, Seal(PROMOTED, "c", False, True, 3), L) == []
+    assert node.promised == OWN
+
+
+def test_whoever_is_no_member_is_not_listened_to() -> None:
+    node = follower()
+    assert hear(node, Seal(PROMOTED, "c", False, True, 3), "stranger") == []
+    assert (
+        replica("", Image(HardState("x.1"), {}, []), members=()).step(Received(L, Seal(1, "c", True, True, 3)), 0.0)
+        == []
+    )
+    assert node.promised == OWN
+
+
+def test_a_higher_epoch_ends_a_leadership() -> None:
+    node = replica(F2, member_image("f2.1", write_quorum=5, promised=3))
+    node.step(Started(False, ""), 0.0)
+    assert node.role == "leader"
+    later = 12 + 2
+    effects = hear(node, Seal(later, "c", False, True, 5), F1)
+    assert node.role == "follower"
+    assert node.promised == later
+    assert only(effects, CloseLinks)
+
+
+# --- clusters ---
+
+
+def blank(node_id: str = "f2.1") -> Replica:
+    return replica(F2, Image(HardState(node_id), {}, []))
+
+
+@pytest.mark.parametrize("birth", [True, False])
+def test_a_blank_node_joins_the_cluster_that_seals_it_and_votes_only_if_born_into_it(birth: bool) -> None:
+    node = blank()
+    effects = hear(node, Seal(OWN, "c", birth, True, 2))
+    (state,) = only(effects, SaveState)
+    assert (state.hard.cluster_id, state.hard.voter, state.hard.promised) == ("c", birth, OWN)
+    assert state.hard.configuration == Configuration(2)
+    assert state.hard.nodes == 6
+    ((_, promise),) = sent(effects, Promise)
+    assert promise.voter is birth
+
+
+def test_a_blank_node_that_wanted_to_found_a_cluster_joins_the_one_that_seals_it() -> None:
+    node = blank()
+    node.step(Started(True, "d"), 0.0)
+    assert node.role == "candidate"
+    effects = hear(node, Seal(OWN, "c", False, True, 2))
+    assert (node.role, node.cluster_id) == ("follower", "c")
+    assert only(effects, CloseLinks)
+
+
+def test_a_node_of_another_cluster_promises_nothing() -> None:
+    node = follower()
+    effects = hear(node, Seal(PROMOTED, "other", False, True, 3), F1)
+    assert sent(effects, Rejected) == [(F1, Rejected(PROMOTED, OWN, foreign=True))]
+    assert node.promised == OWN
+
+
+def test_a_blank_node_answers_nothing_but_a_seal() -> None:
+    node = blank()
+    assert hear(node, append(put(1, OWN))) == []
+    assert node.promised == 0
+
+
+def test_a_second_seal_does_not_make_a_learner_a_voter() -> None:
+    node = blank()
+    hear(node, Seal(OWN, "c", False, True, 2))
+    ((_, promise),) = sent(hear(node, Seal(OWN, "c", True, True, 2)), Promise)
+    assert not promise.voter
+
+
+# --- accepting ---
+
+
+def test_each_version_is_acknowledged_by_itself_once_it_is_durable() -> None:
+    node = follower()
+    effects = hear(node, append(put(3, OWN)))
+    assert effects[0] == SaveEntries([put(3, OWN)])
+    assert acks(effects) == [Ack(OWN, [3], 0, 0)]
+    assert acks(hear(node, append(put(1, OWN)))) == [Ack(OWN, [1], 1, 0)]
+    assert acks(hear(node, append(put(2, OWN)))) == [Ack(OWN, [2], 3, 0)]
+
+
+def test_the_first_entry_of_an_epoch_is_saved_with_where_the_epoch_began() -> None:
+    node = follower(promised=PROMOTED)
+    effects = hear(node, append(put(6, PROMOTED), epoch=PROMOTED, start=5), F1)
+    assert only(effects, SaveEpoch) == [SaveEpoch(PROMOTED, 5)]
+    assert only(hear(node, append(put(7, PROMOTED), epoch=PROMOTED, start=5), F1), SaveEpoch) == []
+
+
+def test_a_duplicate_is_acknowledged_and_not_saved_again() -> None:
+    node = follower()
+    hear(node, append(put(1, OWN)))
+    effects = hear(node, append(put(1, OWN)))
+    assert acks(effects) == [Ack(OWN, [1], 1, 0)]
+    assert len(effects) == 1
+
+
+def test_a_trusted_version_is_acknowledged_and_never_overwritten() -> None:
+    node = follower(put(1, OWN, value=b"old"), promised=PROMOTED, trusted=1)
+    effects = hear(node, append(put(1, PROMOTED, value=b"new"), epoch=PROMOTED, start=5), F1)
+    assert acks(effects) == [Ack(PROMOTED, [1], 1, 1)]
+    assert only(effects, SaveEntries) == []
+    assert node.log.rows["k"].value == b"old"
+
+
+def test_an_entry_is_saved_with_the_epoch_in_which_it_was_accepted() -> None:
+    node = follower(promised=PROMOTED)
+    hear(node, append(put(1, OWN), epoch=PROMOTED, start=2), F1)
+    assert node.log.above[1].epoch == PROMOTED
+
+
+def test_an_entry_of_an_older_epoch_gives_way() -> None:
+    node = follower(put(1, OWN, value=b"old"))
+    hear(node, Seal(PROMOTED, "c", False, False, 3), F1)
+    effects = hear(node, append(put(1, PROMOTED, value=b"new"), epoch=PROMOTED, start=2), F1)
+    assert only(effects, SaveEntries) == [SaveEntries([put(1, PROMOTED, value=b"new")])]
+    row = node.log.newest("k")
+    assert row is not None
+    assert row.value == b"new"
+
+
+def test_a_version_too_far_ahead_is_neither_saved_nor_acknowledged() -> None:
+    node = follower(limits=Limits(window=2))
+    assert acks(hear(node, append(put(4, OWN), put(5, OWN)))) == [Ack(OWN, [4], 0, 0)]
+    assert node.log.above.keys() == {4}
+
+
+# --- the trusted prefix ---
+
+
+def test_committed_versions_without_a_hole_are_trusted() -> None:
+    node = follower()
+    hear(node, append(put(1, OWN), put(3, OWN), commit=3))
+    assert node.log.trusted == 1
+    assert acks(hear(node, append(put(2, OWN)))) == [Ack(OWN, [2], 3, 3)]
+
+
+def test_only_entries_of_the_current_leader_extend_the_trusted_prefix() -> None:
+    node = follower(put(1, OWN, value=b"old"), promised=PROMOTED)
+    effects = hear(node, Heartbeat(PROMOTED, 2, 1, 0), F1)
+    assert node.log.trusted == 0
+    assert acks(effects) == [Ack(PROMOTED, [], 0, 0)]
+    hear(node, append(put(1, PROMOTED, value=b"new"), epoch=PROMOTED, start=2, commit=1), F1)
+    assert node.log.rows["k"].value == b"new"
+
+
+def test_what_was_accepted_in_the_promised_epoch_counts_again_after_a_restart() -> None:
+    node = follower(put(1, OWN), put(2, OWN), put(4, OWN))
+    assert acks(hear(node, beat(node, 0, chain=0))) == [Ack(OWN, [], 2, 0)]
+
+
+def test_ghosts_of_an_earlier_leader_go_on_the_first_contact_with_a_later_one() -> None:
+    node = follower(*(put(version, OWN) for version in (1, 2, 3, 4)), promised=PROMOTED)
+    effects = hear(node, Heartbeat(PROMOTED, 3, 0, 0), F1)
+    assert only(effects, SaveEntries) == [SaveEntries([], [3, 4])]
+    assert node.log.above.keys() == {1, 2}
+    assert node.leader == F1
+    assert only(hear(node, Heartbeat(PROMOTED, 3, 0, 0), F1), SaveEntries) == []
+
+
+def test_entries_of_the_current_leader_are_no_ghosts_after_a_restart() -> None:
+    node = follower(put(3, PROMOTED), put(4, OWN), promised=PROMOTED)
+    effects = hear(node, Heartbeat(PROMOTED, 3, 0, 0), F1)
+    assert only(effects, SaveEntries) == [SaveEntries([], [4])]
+
+
+def test_a_configuration_in_the_trusted_prefix_says_who_speaks_for_this_member() -> None:
+    learner = replica(F2, member_image("f2.2", voter=False))
+    effects = hear(learner, append(config(1, OWN, 3, {F2: "f2.2"}), commit=1))
+    assert learner.may_vote
+    assert only(effects, SaveState)[-1].hard.voter
+    replaced = follower()
+    hear(replaced, append(config(1, OWN, 3, {F2: "f2.2"}), commit=1))
+    assert not replaced.may_vote
+
+
+# --- divergence ---
+
+
+def test_a_node_whose_history_differs_from_the_leaders_goes_into_quarantine_and_says_so() -> None:
+    node = follower(put(1, OWN, value=b"bad"), trusted=1)
+    effects = hear(node, beat(node, 1, chain=chain_of(put(1, OWN))))
+    assert node.quarantined
+    assert only(effects, SaveState)[-1].hard.quarantined
+    assert sent(effects, Diverged) == [(L, Diverged(OWN, 1))]
+    assert acks(effects) == []
+    assert not node.may_vote
+
+
+def test_histories_are_compared_when_the_commit_point_is_reached() -> None:
+    good = [put(1, OWN), put(2, OWN)]
+    node = follower()
+    assert acks(hear(node, beat(node, 2, chain=chain_of(*good)))) == [Ack(OWN, [], 0, 0)]
+    assert acks(hear(node, append(*good))) == [Ack(OWN, [1, 2], 2, 2)]
+    other = follower()
+    hear(other, beat(other, 2, chain=chain_of(*good)))
+    effects = hear(other, append(put(1, OWN, value=b"bad"), put(2, OWN), put(3, OWN), commit=3))
+    assert sent(effects, Diverged) == [(L, Diverged(OWN, 2))]
+    assert acks(effects) == []
+    assert other.log.trusted == 2, "nothing more is trusted on top of a history that differs"
+
+
+def test_a_heartbeat_that_finds_a_difference_on_the_way_is_not_acknowledged() -> None:
+    node = follower(put(1, OWN, value=b"bad"))
+    effects = hear(node, beat(node, 1, chain=chain_of(put(1, OWN))))
+    assert sent(effects, Diverged) == [(L, Diverged(OWN, 1))]
+    assert acks(effects) == []
+
+
+def test_an_old_heartbeat_is_not_compared() -> None:
+    node = follower(put(1, OWN), trusted=1)
+    assert acks(hear(node, beat(node, 0, chain=99))) == [Ack(OWN, [], 1, 1)]
+
+
+def test_a_node_in_quarantine_promises_and_confirms_but_accepts_nothing_even_after_a_restart() -> None:
+    node = replica(F2, member_image("f2.1", put(1, OWN), quarantined=True, trusted=1, epochs={OWN: 1}))
+    effects = hear(node, append(put(2, OWN)))
+    assert sent(effects, Diverged) == [(L, Diverged(OWN, 1))]
+    assert not node.log.above
+    effects = hear(node, Seal(PROMOTED, "c", False, True, 3), F1)
+    assert sent(effects, Diverged) == [(F1, Diverged(PROMOTED, 1))]
+    ((_, promise),) = sent(effects, Promise)
+    assert not promise.voter
+    assert promise.contiguous == 0, "nothing that it holds counts"
+    assert sent(hear(node, Confirm(PROMOTED, 4), F1), Confirmed) == [(F1, Confirmed(PROMOTED, 4))]
+
+
+def test_a_node_that_trusts_what_an_accepted_loss_gave_up_goes_into_quarantine() -> None:
+    node = follower(put(1, OWN), put(2, OWN), trusted=2)
+    effects = hear(node, Heartbeat(PROMOTED, 2, 0, 0), F1)
+    assert node.quarantined
+    assert sent(effects, Diverged) == [(F1, Diverged(PROMOTED, 2))]
+    assert acks(effects) == []
+
+
+def test_a_node_that_trusts_versions_of_the_current_epoch_is_in_order_after_a_restart() -> None:
+    image = member_image("f2.1", put(1, OWN), put(2, PROMOTED), promised=PROMOTED, trusted=2, epochs={PROMOTED: 2})
+    node = replica(F2, image)
+    assert acks(hear(node, Heartbeat(PROMOTED, 2, 0, 0), F1)) == [Ack(PROMOTED, [], 2, 2)]
+    assert not node.quarantined
+
+
+# --- catching up ---
+
+
+def test_a_candidate_gets_committed_entries_from_a_node_that_trusts_them() -> None:
+    node = follower(*(put(version, OWN) for version in range(1, 6)), trusted=4, limits=Limits(catch_up_batch=2))
+    effects = hear(node, Fetch(PROMOTED, 1), F1)
+    assert only(effects, SendRange) == [SendRange(F1, PROMOTED, 0, 4, 1, 3, fetched=True)]
+
+
+def test_a_candidate_that_lacks_what_is_compacted_gets_a_snapshot() -> None:
+    image = member_image("f2.1", put(3, OWN), put(4, OWN), trusted=4, floor=3)
+    node = replica(F2, image)
+    effects = hear(node, Fetch(PROMOTED, 2), F1)
+    head = Snapshot(PROMOTED, 0, 4, 3, 0, Configuration(3), 0, [])
+    assert only(effects, SendSnapshot) == [SendSnapshot(F1, head)]
+
+
+def test_a_snapshot_replaces_what_is_below_it_and_keeps_what_was_accepted_above() -> None:
+    node = follower(put(1, OWN, "gone"), put(2, OWN, "gone"), put(6, PROMOTED), trusted=1, promised=PROMOTED)
+    rows = [put(3, OWN, "a"), put(5, OWN, "b")]
+    effects = hear(node, Snapshot(PROMOTED, 6, 5, 4, 77, Configuration(2, {F1: "x"}), 4, rows), F1)
+    assert only(effects, Install) == [Install(5, rows)]
+    assert node.log.rows.keys() == {"a", "b"}
+    assert node.log.above.keys() == {6}
+    assert acks(effects) == [Ack(PROMOTED, [], 6, 5)]
+    hard = only(effects, SaveState)[-1].hard
+    assert (hard.trusted, hard.floor, hard.chain, hard.configuration_version) == (5, 4, 77, 4)
+    assert hard.configuration == Configuration(2, {F1: "x"})
+    assert only(effects, SaveEpoch) == [SaveEpoch(PROMOTED, 6)]
+
+
+def test_a_snapshot_of_what_is_trusted_already_changes_nothing() -> None:
+    node = follower(put(1, OWN), trusted=1)
+    effects = hear(node, Snapshot(OWN, 1, 1, 1, 77, Configuration(2), 0, []))
+    assert acks(effects) == [Ack(OWN, [], 1, 1)]
+    assert len(effects) == 1
+
+
+# --- another door ---
+
+
+def inject(node: Replica, version: int, epoch: int | None = None, key: str = "k", value: bytes = b"i") -> Result:
+    effects = node.step(Injected(7, version, epoch, Change(Kind.PUT, key, value)), 10.0)
+    result = replies(effects)[7]
+    assert isinstance(result, Result)
+    assert (result.outcome is Outcome.ACCEPTED) == (result.reason is Reason.OK)
+    return result
+
+
+def test_an_injected_entry_without_an_epoch_is_provisional_and_replaces_nothing() -> None:
+    node = follower()
+    hear(node, append(put(1, OWN)))
+    assert inject(node, 1).reason is Reason.OK
+    assert node.log.above[1] == put(1, OWN)
+    assert inject(node, 2, value=b"i").reason is Reason.OK
+    assert node.log.above[2].epoch == 0
+    assert node.acceptor.contiguous == 1
+    hear(node, append(put(2, OWN, value=b"real")))
+    assert node.log.above[2].value == b"real"
+
+
+def test_an_injected_entry_of_the_followed_epoch_is_accepted_like_the_leaders_own() -> None:
+    node = follower()
+    hear(node, Heartbeat(OWN, 1, 0, 0))
+    effects = node.step(Injected(7, 1, OWN, Change(Kind.PUT, "k", b"i")), 10.0)
+    assert only(effects, SaveEntries) == [SaveEntries([put(1, OWN, value=b"i")])]
+    assert only(effects, SaveEpoch) == [SaveEpoch(OWN, 1)]
+    assert node.acceptor.contiguous == 1
+
+
+def test_an_injected_entry_of_an_epoch_whose_start_is_not_known_is_refused() -> None:
+    node = follower()
+    assert inject(node, 1, OWN).reason is Reason.WRONG_EPOCH
+    assert not node.log.above
+
+
+@pytest.mark.parametrize("epoch", [OWN - 1, OWN + 1, PROMOTED])
+def test_an_injected_entry_of_another_epoch_is_refused(epoch: int) -> None:
+    node = follower()
+    hear(node, Heartbeat(OWN, 1, 0, 0))
+    assert inject(node, 1, epoch).reason is Reason.WRONG_EPOCH
+    assert node.promised == OWN
+
+
+def test_an_injected_entry_of_a_trusted_version_changes_nothing() -> None:
+    node = follower(put(1, OWN), trusted=1)
+    effects = node.step(Injected(7, 1, None, Change(Kind.PUT, "k", b"i")), 10.0)
+    assert [type(effect) for effect in effects] == [Reply]
+
+
+def test_an_injected_entry_beyond_the_window_is_refused() -> None:
+    node = follower(limits=Limits(window=2))
+    assert inject(node, 3).reason is Reason.BEYOND_WINDOW
+    assert inject(node, 2).reason is Reason.OK
+
+
+def test_nothing_is_injected_into_a_leader() -> None:
+    node = replica(L, member_image("l.1", write_quorum=5))
+    node.step(Started(True, ""), 0.0)
+    node.step(LinkUp(F1, "f1.1", "c", OWN), 0.0)
+    assert node.role == "leader"
+    assert inject(node, 1).reason is Reason.NOT_FOLLOWER
+
+
+def test_no_leadership_takes_injected_entries_for_a_leaders() -> None:
+    node = replica(L, member_image("l.1", write_quorum=5))
+    inject(node, 1)
+    effects = node.step(Started(True, ""), 0.0)
+    assert node.role == "leader"
+    assert only(effects, SaveEntries) == [SaveEntries([], [1])]
+    assert node.log.last == 0
+
+
+def test_a_write_that_reaches_a_follower_is_refused() -> None:
+    node = follower()
+    result = replies(node.step(Proposed([Write(1, (Change(Kind.PUT, "k"),), 1.0)]), 0.0))[1]
+    assert isinstance(result, Result)
+    assert (result.outcome, result.reason) == (Outcome.NOT_WRITTEN, Reason.NOT_LEADER)
