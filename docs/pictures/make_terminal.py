@@ -1,6 +1,6 @@
 """Make docs/pictures/terminal.svg: a real cluster, real commands, recorded.
 
-./run.sh retinue version >/dev/null && .venv/bin/python docs/pictures/make_terminal.py
+.venv/bin/python docs/pictures/make_terminal.py, after any ./run.sh command has made .venv.
 """
 
 from __future__ import annotations

@@ -66,7 +66,13 @@ def call(
         raise Unreachable(f"No node answers at {url} ({reason}): start it, or give another address.") from None
     try:
         authorization = {"Authorization": f"Bearer {token}"} if token else {}
-        connection.request(method, prefix + path, body, {**authorization, **(headers or {})})
+        try:
+            connection.request(method, prefix + path, body, {**authorization, **(headers or {})})
+        except (http.client.InvalidURL, ValueError):
+            # The reason is left out, because it quotes the token.
+            raise BadRequest(
+                "The address, the token or the id has characters that HTTP does not allow: correct it."
+            ) from None
         response = connection.getresponse()
         content = response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -92,8 +98,15 @@ def _connection(url: str, timeout_s: float) -> tuple[http.client.HTTPConnection,
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError:
-        raise BadRequest(f"{url} is not an address: use one such as http://127.0.0.1:8000.") from None
+        raise _no_address(url) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadRequest(f"{url} is not an address: use one such as http://127.0.0.1:8000.")
+        raise _no_address(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname, port, timeout=timeout_s), parts.path.rstrip("/")
+    try:
+        return kind(parts.hostname, port, timeout=timeout_s), parts.path.rstrip("/")
+    except http.client.InvalidURL:
+        raise _no_address(url) from None
+
+
+def _no_address(url: str) -> BadRequest:
+    return BadRequest(f"{url} is not an address: use one such as http://127.0.0.1:8000.")

@@ -302,10 +302,14 @@ class Cluster:
         """Wait until `why_not` finds nothing to say of any of these nodes. Raises `ClusterError` with what it says."""
         deadline = time.monotonic() + timeout_s
         for name in names:
-            while reason := why_not(name):
+            while True:
+                reason = why_not(name)
+                # Also when all is well: what answers on the port of a node that has ended is another program.
                 for node in names:
                     if not self.running(node):
                         raise _Ended(f"{node} has ended: {self.last_words(node)}")
+                if not reason:
+                    break
                 if time.monotonic() >= deadline:
                     raise ClusterError(f"{name} runs but was not healthy within {timeout_s:g} s: {reason}")
                 time.sleep(_POLL_S)

@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import msgspec
 
 from retinue.core.messages import (
     Append,
     CloseLinks,
-    Compact,
     ConfigureRequested,
     DiskLow,
     Effect,
-    Entry,
     Event,
     Fetched,
     Injected,
@@ -53,12 +49,14 @@ from retinue.core.messages import (
     Write,
 )
 from retinue.core.replica import Limits, Replica
-from retinue.errors import DiskFull, RetinueError, SettingsError, StorageError
-from retinue.membership import fixed_name, known_members, with_own_url
+from retinue.errors import DiskFull, NotServing, RetinueError, SettingsError, StorageError
+from retinue.membership import identity_of, known_members, refuse_members, with_own_url
 from retinue.network import Conditions, Network
-from retinue.peers import Identity, Member, Peers
+from retinue.peers import Member, Peers
 from retinue.settings import Settings
 from retinue.store import Store
+from retinue.streams import SnapshotStreams
+from retinue.waiting import WaitingRoom
 
 log = logging.getLogger("retinue.driver")
 
@@ -66,22 +64,9 @@ TICK_S = 0.05
 DISK_CHECK_S = 1.0
 DISK_RETRY_S = 0.2
 RANGE_LIMIT_BYTES = 4 << 20
-SNAPSHOT_ROWS = 1000
 SLOW_SYNC_MS = 0.5
 DELAYS_KEPT = 200_000
 CONFIGURE_PATIENCE_MS = 30_000.0
-
-Answer = Result | ReadResult
-
-_UNKNOWN = Result(Outcome.UNKNOWN, Reason.TIMEOUT)
-
-
-class _Waiting(NamedTuple):
-    """Somebody who waits for the core, until when (ms), and what to say if the core cannot say it by then."""
-
-    answer: asyncio.Future[Answer]
-    deadline: float
-    late: Answer
 
 
 class Driver:
@@ -90,6 +75,7 @@ class Driver:
     def __init__(self, settings: Settings, store: Store, secret: bytes = b"") -> None:
         self.settings = settings
         self.store = store
+        self._streams = SnapshotStreams(store)
         image = store.load()
         self.members = known_members(settings, store.get_meta("members"), image.hard.nodes)
         name = settings.name if settings.role == "leader" else (image.hard.name or settings.name)
@@ -112,24 +98,21 @@ class Driver:
             secret=secret,
             peer_timeout_ms=settings.peer_timeout_ms,
             heartbeat_ms=settings.heartbeat_ms,
-            identity=self._identity,
+            identity=lambda: identity_of(settings, self.name, self.replica),
             on_event=self.post,
             on_members=self._on_members,
-            on_snapshot_done=self._on_snapshot_done,
+            on_snapshot_done=self._streams.end,
         )
         self.started_s = time.monotonic()
+        self.waiting = WaitingRoom()
         self.started = False
         self.disk_full = False
         self.delays_ms: dict[int, dict[str, float]] = {}
         self._inbox: list[Event] = []
         self._writes: list[Write] = []
-        self._waiting: dict[int, _Waiting] = {}
-        self._token = 0
         self._scheduled = False
         self._committing: asyncio.Future[None] | None = None
         self._executor: ThreadPoolExecutor | None = None
-        self._streams = 0
-        self._held_back: list[Save] = []
         self._disk_checked_s = 0.0
         self._tick_handle: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -168,8 +151,7 @@ class Driver:
         if self._committing is not None:
             await asyncio.wait([self._committing], timeout=5)
         await self.peers.stop()
-        for waiting in self._waiting.values():
-            waiting.answer.cancel()
+        self.waiting.close()
         if self._executor is not None:
             self._executor.shutdown()
         self.store.close()
@@ -202,26 +184,20 @@ class Driver:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
-    def wait(self, deadline: float = math.inf, late: Answer = _UNKNOWN) -> tuple[int, asyncio.Future[Answer]]:
-        """A token for a request, and the future of its answer: `late` if the core stands still at the deadline."""
-        self._token += 1
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[self._token] = _Waiting(future, deadline, late)
-        return self._token, future
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for an answer."""
-        return len(self._waiting)
-
     @property
     def now_ms(self) -> float:
         """The clock of all deadlines, in milliseconds."""
         return time.monotonic() * 1000
 
     async def settled(self) -> None:
-        """Wait until what the core has decided is durable; on a full disk that would be for long, so not then."""
-        while self._committing is not None and not self.disk_full:
+        """Wait until what this node shows as committed is durable. Raises `NotServing` while the disk is full.
+
+        Only without a write quorum can it be shown sooner: any acknowledgement follows this node's own sync.
+        """
+        leadership = self.replica.leadership
+        while self._committing is not None and leadership is not None and leadership.quorum == 0:
+            if self.disk_full:
+                raise NotServing("The disk is full, so the last writes are not durable yet: free some space.")
             await asyncio.shield(self._committing)
 
     def _run(self) -> None:
@@ -250,18 +226,9 @@ class Driver:
             )
             return
         if saves:
-            self._commit(self._compacting_later(saves), others)
+            self._commit(self._streams.without_deletions(saves), others)
         else:
             self._perform(others)
-
-    def _compacting_later(self, saves: list[Save]) -> list[Save]:
-        """Hold deletions back while a snapshot is being read from the store."""
-        if self._streams:
-            self._held_back += [save for save in saves if isinstance(save, Compact)]
-            return [save for save in saves if not isinstance(save, Compact)]
-        if self._held_back:
-            saves, self._held_back = [*self._held_back, *saves], []
-        return saves
 
     # --- saving ---
 
@@ -318,7 +285,7 @@ class Driver:
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Reply):
-                self._answer(effect.token, effect.result)
+                self.waiting.answer(effect.token, effect.result)
             elif isinstance(effect, Send):
                 self.peers.send(effect.to, effect.message)
             elif isinstance(effect, Replicate):
@@ -326,17 +293,11 @@ class Driver:
             elif isinstance(effect, SendRange):
                 self._send_range(effect)
             elif isinstance(effect, SendSnapshot):
-                self._streams += 1
-                self.peers.send_snapshot(effect.to, effect.head, self._rows(effect.head.trusted))
+                self.peers.send_snapshot(effect.to, effect.head, self._streams.begin(effect.head.trusted))
             elif isinstance(effect, OpenLinks):
                 self.peers.open_links()
             elif isinstance(effect, CloseLinks):
                 self.peers.close_links()
-
-    def _answer(self, token: int, answer: Answer) -> None:
-        waiting = self._waiting.pop(token, None)
-        if waiting is not None and not waiting.answer.done():
-            waiting.answer.set_result(answer)
 
     def _replicate(self, effect: Replicate) -> None:
         drawn = self.peers.replicate(effect.to, effect.message)
@@ -353,16 +314,6 @@ class Driver:
             self.peers.send(effect.to, Fetched(effect.epoch, effect.after, entries))
         else:
             self.peers.send(effect.to, Append(effect.epoch, effect.start, effect.commit, entries))
-
-    def _rows(self, upto: int) -> Iterator[list[Entry]]:
-        after = 0
-        while rows := self.store.read_rows(upto, after, SNAPSHOT_ROWS):
-            yield rows
-            after = rows[-1].version
-
-    def _on_snapshot_done(self, peer: str) -> None:
-        self._streams -= 1
-        log.info("the snapshot for %s is sent, or given up", peer)
 
     # --- time ---
 
@@ -392,17 +343,16 @@ class Driver:
         """The disk is full, so the core stands still. What has not reached it is refused: nothing of it is written."""
         writes, self._writes = self._writes, []
         for write in writes:
-            self._answer(write.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
+            self.waiting.answer(write.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
         events, self._inbox = self._inbox, []
         for event in events:
             if isinstance(event, StrongRead | SessionRead):
-                self._answer(event.token, ReadResult(Reason.DISK_LOW))
+                self.waiting.answer(event.token, ReadResult(Reason.DISK_LOW))
             elif isinstance(event, PromoteRequested | ConfigureRequested | Injected):
-                self._answer(event.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
+                self.waiting.answer(event.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
             else:
                 self._inbox.append(event)
-        for token in [token for token, waiting in self._waiting.items() if waiting.deadline <= now_ms]:
-            self._answer(token, self._waiting[token].late)
+        self.waiting.expire(now_ms)
 
     def _want_quorum(self) -> None:
         """Bring the write quorum of the settings into force once this node leads."""
@@ -417,7 +367,7 @@ class Driver:
         if leadership.quorum == self._wanted_quorum:
             self._wanted_quorum = None
         else:
-            token, _ = self.wait()
+            token, _ = self.waiting.enter()
             self.post(ConfigureRequested(token, self._wanted_quorum, self.now_ms + CONFIGURE_PATIENCE_MS))
 
     def pace(self) -> None:
@@ -430,36 +380,17 @@ class Driver:
 
     # --- members ---
 
-    def _identity(self) -> Identity:
-        """What this node says of itself when a link is made."""
-        replica = self.replica
-        return Identity(
-            name=self.name,
-            node_id=replica.node_id,
-            cluster_id=replica.cluster_id,
-            promised=replica.promised,
-            http_url=self.settings.advertise_url,
-        )
-
     def _on_members(self, caller: str, name: str, members: tuple[Member, ...]) -> str:
         """A node that leads, or wants to, tells this one its name and all members; a sentence refuses it."""
-        names = tuple(member.name for member in members)
-        nodes = self.replica.hard_state().nodes
-        if caller not in names or name not in names:
-            return f"{caller} does not name itself and {name} among the members: check the setting followers there."
-        if nodes and nodes != len(names):
-            return f"This node's cluster has {nodes} nodes, and {caller} names {len(names)}: the number is fixed."
+        refusal = refuse_members(self.settings, self.replica.hard_state().nodes, caller, name, members)
+        if refusal:
+            return refusal
         members = with_own_url(self.settings, name, members)
-        fixed = fixed_name(self.settings)
-        if fixed not in ("", "leader", name):
-            return (
-                f"{caller} calls this node {name}, its own follower_id says {fixed}: name the followers in their order."
-            )
         if (name, members) != (self.name, self.members):
             self.name, self.members = name, members
             self.peers.set_members(members)
             self.store.set_meta("members", msgspec.json.encode(members).decode())
-            self.post(Joined(name, names))
+            self.post(Joined(name, tuple(member.name for member in members)))
         return ""
 
     def url_of(self, name: str | None) -> str | None:

@@ -10,8 +10,9 @@ import re
 
 import msgspec
 
+from retinue.core.replica import Replica
 from retinue.errors import SettingsError
-from retinue.handshake import Member
+from retinue.handshake import Identity, Member
 from retinue.settings import Settings, peer_address
 
 
@@ -32,6 +33,27 @@ def with_own_url(settings: Settings, name: str, members: tuple[Member, ...]) -> 
         return members
     url = settings.advertise_url
     return tuple(msgspec.structs.replace(m, http_url=url) if m.name == name else m for m in members)
+
+
+def identity_of(settings: Settings, name: str, replica: Replica) -> Identity:
+    """What a node says of itself when a link is made."""
+    return Identity(name, replica.node_id, replica.cluster_id, replica.promised, settings.advertise_url)
+
+
+def refuse_members(settings: Settings, nodes: int, caller: str, name: str, members: tuple[Member, ...]) -> str:
+    """Why this node does not take the name and the members that `caller` tells it, in one sentence; empty if it does.
+
+    `nodes` is the size of the cluster that its data belongs to, 0 for none.
+    """
+    names = [member.name for member in members]
+    if caller not in names or name not in names:
+        return f"{caller} does not name itself and {name} among the members: check the setting followers there."
+    if nodes and nodes != len(names):
+        return f"This node's cluster has {nodes} nodes, and {caller} names {len(names)}: the number is fixed."
+    fixed = fixed_name(settings)
+    if fixed not in ("", "leader", name):
+        return f"{caller} calls this node {name}, its own follower_id says {fixed}: name the followers in their order."
+    return ""
 
 
 def join_address(host: str, port: int) -> str:

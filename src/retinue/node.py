@@ -6,7 +6,6 @@ A request becomes an event for the core, its result becomes a receipt or one of 
 from __future__ import annotations
 
 import asyncio
-import time
 from copy import copy
 from itertools import islice
 
@@ -28,9 +27,9 @@ from retinue.core.messages import (
     StrongRead,
     Write,
 )
-from retinue.core.quorum import promises_needed
 from retinue.driver import Driver
 from retinue.errors import InvalidValue, KeyNotFound, NotFound, NotLeader, NotServing, Overloaded, RetinueError
+from retinue.overview import Overview
 from retinue.peers import Member
 from retinue.refusals import read_error, replicate_error, takeover_error, write_error
 from retinue.settings import Settings
@@ -39,7 +38,6 @@ from retinue.store import Store
 CONFIGURE_TIMEOUT_MS = 10_000.0
 PROMOTE_TIMEOUT_MS = 5_000.0
 POLL_S = 0.02
-MS = 1000.0
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -86,7 +84,7 @@ class Node:
         self.settings = settings
         self.driver = Driver(settings, store, secret)
         self.replica = self.driver.replica
-        self.started_s = time.monotonic()
+        self.overview = Overview(self.driver)
 
     @property
     def name(self) -> str:
@@ -116,13 +114,13 @@ class Node:
         `RequestIdReused` when nothing was written, `QuorumTimeout` when the outcome is unknown.
         """
         driver = self.driver
-        if driver.waiting >= self.settings.max_pending_writes:
+        if len(driver.waiting) >= self.settings.max_pending_writes:
             raise Overloaded("Too many requests wait on this node already: try again in a moment.")
         if not batch and changes[0].kind == Kind.DELETE and condition is None:
             condition = Condition(present=True)
         begun_ms = driver.now_ms
         deadline = begun_ms + (self.settings.write_timeout_ms if timeout_ms is None else timeout_ms)
-        token, answer = driver.wait(deadline)
+        token, answer = driver.waiting.enter(deadline)
         driver.propose(Write(token, changes, deadline, batch, condition, request_id, acks))
         result = await answer
         assert isinstance(result, Result)
@@ -175,7 +173,7 @@ class Node:
         Raises `NotFollower` on the leader, `WindowExceeded` for a version too far ahead, `Conflict` for another epoch.
         """
         change = Change(Kind.DELETE, key) if delete else Change(Kind.PUT, key, value, encoding)
-        token, answer = self.driver.wait()
+        token, answer = self.driver.waiting.enter()
         self.driver.post(Injected(token, version, epoch, change))
         result = await answer
         assert isinstance(result, Result)
@@ -204,7 +202,9 @@ class Node:
         await self.driver.settled()
         deadline = self.driver.now_ms + (self.settings.write_timeout_ms if timeout_ms is None else timeout_ms)
         if session is not None:
-            await self._ask(key, SessionRead(0, key, session[0], session[1], deadline))
+            row = await self._ask(key, SessionRead(0, key, session[0], session[1], deadline))
+            if level != "strong":
+                return self._found(key, row)
         if level == "strong":
             return self._found(key, await self._ask(key, StrongRead(0, key, deadline)))
         if level == "local":
@@ -214,7 +214,7 @@ class Node:
         return self._found(key, replica.read_committed(key))
 
     async def _ask(self, key: str, read: StrongRead | SessionRead) -> Row | None:
-        token, answer = self.driver.wait(read.deadline, ReadResult(Reason.TIMEOUT))
+        token, answer = self.driver.waiting.enter(read.deadline, ReadResult(Reason.TIMEOUT))
         self.driver.post(msgspec.structs.replace(read, token=token))
         result = await answer
         assert isinstance(result, ReadResult)
@@ -251,130 +251,33 @@ class Node:
     @property
     def role(self) -> str:
         """`leader` or `follower`, for clients; a candidate shows as a follower."""
-        return "leader" if self.replica.leadership is not None else "follower"
+        return self.overview.role
 
     @property
     def write_quorum(self) -> int:
         """The write quorum in force, as far as this node knows."""
-        replica = self.replica
-        if replica.leadership is not None:
-            return replica.leadership.quorum
-        configuration = replica.log.configuration
-        return replica.founding_quorum if configuration is None else configuration.write_quorum
+        return self.overview.write_quorum
 
     def leader_url(self) -> str | None:
         """The HTTP address of the leader that this node knows of."""
-        return self.driver.url_of(self.replica.leader)
+        return self.overview.leader_url()
+
+    def health(self) -> dict[str, object]:
+        """What a health check shows; raises `NotServing` with the reason when this node does not serve."""
+        return self.overview.health()
+
+    def lag(self) -> dict[str, float]:
+        """How far this node is behind the leader, in versions and in ms since it heard from it; 0 on the leader."""
+        return self.overview.lag()
+
+    def status(self) -> dict[str, object]:
+        """The cluster as this node sees it."""
+        return self.overview.status()
 
     def _not_leader(self, what: str) -> RetinueError:
         leader = self.leader_url()
         cure = f"ask {leader}" if leader else "no leader is known here: find it with GET /leader, or promote a node"
         return NotLeader(f"This node is a follower and cannot serve {what}: {cure}.", leader=leader)
-
-    def health(self) -> dict[str, object]:
-        """What a health check shows; raises `NotServing` with the reason when this node does not serve."""
-        replica = self.replica
-        if not self.driver.started:
-            raise NotServing(f"Node {self.name} is starting.")
-        if replica.quarantined:
-            raise NotServing(
-                f"Node {self.name} is in quarantine: its history differs from the leader's. Stop it, wipe its data "
-                "directory and start it again; it will copy everything from the leader."
-            )
-        if replica.takeover is not None:
-            takeover = replica.takeover
-            answered = max(len(takeover.links) + 1, len(takeover.answers))
-            raise NotServing(
-                f"Node {self.name} is taking over: {answered} of the {takeover.needed} nodes it needs have answered."
-            )
-        if replica.leadership is not None and not replica.serving:
-            raise NotServing(f"Node {self.name} leads and is still bringing the last writes to the write quorum.")
-        if self.settings.role == "leader" and not replica.cluster_id:
-            raise NotServing(
-                f"Node {self.name} has an empty data directory, but the followers belong to a cluster already, so it "
-                "founds none: promote a follower, and this node will copy everything from it."
-            )
-        return {
-            "status": "healthy",
-            "role": self.role,
-            "node": self.name,
-            "epoch": replica.epoch,
-            "version": replica.log.trusted,
-            "leader": self.leader_url(),
-            "write_quorum": self.write_quorum,
-            "uptime_s": round(time.monotonic() - self.started_s, 3),
-        }
-
-    def lag(self) -> dict[str, float]:
-        """How far this node is behind the leader, in versions and in ms since it heard from it; 0 on the leader."""
-        replica = self.replica
-        if replica.leadership is not None:
-            return {"versions": 0, "ms": 0.0}
-        heard_ms = replica.acceptor.heard_ms
-        silent_ms = self.driver.now_ms - heard_ms if heard_ms else (time.monotonic() - self.started_s) * MS
-        return {"versions": max(replica.acceptor.commit - replica.log.trusted, 0), "ms": round(silent_ms, 3)}
-
-    def status(self) -> dict[str, object]:
-        """The cluster as this node sees it."""
-        replica, log = self.replica, self.replica.log
-        leadership = replica.leadership
-        return {
-            "node": self.name,
-            "node_id": replica.node_id,
-            "cluster_id": replica.cluster_id,
-            "role": replica.role,
-            "leader": replica.leader,
-            "leader_url": self.leader_url(),
-            "epoch": replica.epoch,
-            "serving": replica.serving,
-            "voter": replica.may_vote,
-            "quarantined": replica.quarantined,
-            "trusted": log.trusted,
-            "last_version": log.last,
-            "commit": log.trusted if leadership is not None else replica.acceptor.commit,
-            "floor": log.floor,
-            "chain": f"{log.chain:08x}",
-            "keys": len(log.rows),
-            "pending_writes": 0 if leadership is None else len(leadership.pending) - len(leadership.patient),
-            "write_quorum": self.write_quorum,
-            "takeover_quorum": promises_needed(max(replica.nodes, 1), self.write_quorum),
-            "disk_low": replica.disk_low or self.driver.disk_full,
-            "lag": self.lag(),
-            "members": [{"name": member.name, "url": member.http_url} for member in self.members],
-            "followers": self._followers(),
-            "storage": self.driver.store.opened.sentence,
-        }
-
-    def _followers(self) -> list[dict[str, object]]:
-        leadership = self.replica.leadership
-        if leadership is None:
-            return []
-        links = self.driver.peers.status()
-        now_ms, last = self.driver.now_ms, self.replica.log.last
-        shown: list[dict[str, object]] = []
-        for name, progress in leadership.progress.items():
-            link = links.get(name)
-            if not progress.linked:
-                state = "unreachable"
-            elif progress.diverged:
-                state = "quarantined"
-            else:
-                state = "live" if progress.live else "snapshot" if progress.snapshot else "catching_up"
-            shown.append(
-                {
-                    "name": name,
-                    "url": self.driver.url_of(name),
-                    "state": state,
-                    "voter": progress.voter,
-                    "contiguous": progress.contiguous,
-                    "trusted": progress.trusted,
-                    "lag_versions": last - progress.contiguous,
-                    "lag_ms": round(now_ms - progress.since_ms, 3) if progress.contiguous < last else 0.0,
-                    "ack_ms": round(progress.ack_ms, 3),
-                    "link": link,
-                }
-            )
-        return shown
 
     # --- settings in force ---
 
@@ -414,7 +317,7 @@ class Node:
         if self.replica.leadership is None:
             raise self._not_leader("a change of the write quorum")
         self.driver.forget_wanted_quorum()
-        token, answer = self.driver.wait()
+        token, answer = self.driver.waiting.enter()
         self.driver.post(ConfigureRequested(token, quorum, self.driver.now_ms + CONFIGURE_TIMEOUT_MS))
         result = await answer
         assert isinstance(result, Result)
@@ -434,7 +337,7 @@ class Node:
         Raises `NoQuorum` when too few nodes answer to be sure that no acknowledged write is lost; `accept_loss` goes on
         without them.
         """
-        token, answer = self.driver.wait()
+        token, answer = self.driver.waiting.enter()
         deadline = self.driver.now_ms + (PROMOTE_TIMEOUT_MS if timeout_ms is None else timeout_ms)
         self.driver.post(PromoteRequested(token, accept_loss, deadline))
         result = await answer

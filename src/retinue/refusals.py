@@ -23,7 +23,10 @@ from retinue.errors import (
 
 def write_error(result: Result, key: str, leader: str | None) -> RetinueError:
     """The error for a write, or a change of the write quorum, that did not end as asked."""
-    fields: dict[str, object] = {"acks": result.acks, "required_quorum": result.required}
+    fields: dict[str, object] = {"acks": result.acks}
+    if result.required:
+        # Refusals that do not depend on followers come without it; the door adds the quorum in force.
+        fields["required_quorum"] = result.required
     if key:
         fields["key"] = key
     if result.outcome is not Outcome.NOT_WRITTEN:

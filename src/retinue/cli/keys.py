@@ -24,6 +24,8 @@ PAGE_SIZE = 1000
 ANSWER_MARGIN_S = 10.0
 """How much longer than the deadline of a write its answer is waited for."""
 
+LONGEST_DEADLINE_S = 3600.0
+
 
 def register(verbs: Verbs[argparse.ArgumentParser]) -> None:
     """Add these verbs."""
@@ -90,6 +92,8 @@ def _get(parsed: argparse.Namespace) -> int:
 
 
 def _scan(parsed: argparse.Namespace) -> int:
+    if parsed.limit is not None and parsed.limit < 1:
+        raise BadRequest("--limit must be a whole number from 1 on.")
     items: list[Mapping[str, object]] = []
     after: object = parsed.after
     version: object = 0
@@ -138,7 +142,9 @@ def _ask(parsed: argparse.Namespace, method: str, path: str, body: bytes | None 
 def _write(parsed: argparse.Namespace, method: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
     """Send a write, and send it on to the leader if the node names another one: a refusal wrote nothing."""
     url, path = parsed.url, f"/kv/{quoted(parsed.key)}" + _query({"w": parsed.w, "timeout_ms": parsed.timeout_ms})
-    timeout_s = (parsed.timeout_ms or 0) / 1000 + ANSWER_MARGIN_S
+    deadline_s = (parsed.timeout_ms or 0) / 1000
+    # The node refuses a deadline that is no sensible number, and does so at once.
+    timeout_s = ANSWER_MARGIN_S + (deadline_s if 0 <= deadline_s <= LONGEST_DEADLINE_S else 0)
     for hop in range(MAX_HOPS + 1):
         answer = call(url, method, path, body=body, headers=headers, token=_token(), timeout_s=timeout_s)
         try:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HEADER_LIMIT_BYTES = 16_384
-DISCARD_LIMIT_BYTES = 8 << 20
+DISCARD_LIMIT_BYTES = 64 << 20
 RESERVE_CONNECTIONS = 32
 LINGER_S = 1.0
 
@@ -204,6 +204,10 @@ class Connection(HttpToolsProtocol):
             self._wait_at_most(self.limits.idle_timeout_s)
         if self.transport.is_closing():
             return
+        assert self._running is not None, "an answer belongs to a request"
+        if not self._running.keep_alive:
+            self._end_after_body()
+            return
         self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
@@ -244,6 +248,20 @@ class Connection(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._wait_at_most(LINGER_S)
+
+    def _end_after_body(self) -> None:
+        """End a connection on which a body is still arriving.
+
+        Closing it now would reset it, and the client, which is busy sending, would never read the answer. The deadline
+        of the body stays in force. Places in the reserve are too few to wait on.
+        """
+        if self.app_state["reserve"]:
+            self.transport.close()
+            return
+        self._refused = True
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _expects_more(self) -> bool:
         """Whether a request has begun and not arrived yet."""

@@ -46,7 +46,7 @@ class Exchange(RequestResponseCycle):
             return
         self.response_complete = True
         self.message_event.set()
-        if not self.keep_alive:
+        if not self.keep_alive and not self.more_body:
             self.transport.close()
         self.on_response()
 

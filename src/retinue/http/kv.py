@@ -42,7 +42,7 @@ from retinue.http.request import (
 
 if TYPE_CHECKING:
     from retinue.http.door import Door
-    from retinue.node import Found, Receipt
+    from retinue.node import Found, Page, Receipt
 
 READ_LEVELS = ("committed", "strong", "local")
 PAGE_LIMIT = 1000
@@ -116,10 +116,13 @@ async def write_one(door: Door, request: Request, change: Change, *, deleted_sta
     """Write one change and answer with its receipt. `deleted_status` is the `status` of a delete."""
     check_value_size(change.value, door.settings.value_limit_bytes)
     acks, deadline_ms = _write_query(door, request)
+    condition = write_condition(request)
+    if condition is not None and condition.absent and change.kind == Kind.DELETE:
+        raise BadRequest("A delete needs a value to remove: leave out If-None-Match.")
     try:
         receipt = await door.node.write(
             (change,),
-            condition=write_condition(request),
+            condition=condition,
             request_id=request_id(request),
             acks=acks,
             timeout_ms=deadline_ms,
@@ -194,31 +197,33 @@ async def list_keys(door: Door, request: Request) -> Answer:
     limit = whole_number("limit", query.get("limit"), 1, PAGE_LIMIT)
     level = _read_level(query.get("read"))
     if prefers(request, LINES):
-        return Answer(200, _lines(door, prefix, after, limit, level), LINES)
+        # The first page is read here: once a stream has begun, it is too late to refuse the request.
+        first = door.node.scan(prefix, after, limit or PAGE_LIMIT, level)
+        return Answer(200, _lines(door, first, prefix, limit, level), LINES)
     page = door.node.scan(prefix, after, limit or PAGE_DEFAULT, level)
     items = [{"key": key, **row_as_json(row)} for key, row in page.items]
     return json_answer({"items": items, "next": page.next, "version": page.version})
 
 
 async def _lines(
-    door: Door, prefix: str, after: str | None, limit: int | None, level: str | None
+    door: Door, page: Page, prefix: str, limit: int | None, level: str | None
 ) -> AsyncGenerator[bytes, None]:
-    """One item a line. Each page is a state that existed; writes may come between two pages."""
-    last, left = after, limit
-    while left is None or left > 0:
-        page = door.node.scan(prefix, last, PAGE_LIMIT if left is None else left, level)
+    """One item a line, `page` and what follows. Each page is a state that existed; writes may come between two."""
+    while True:
         if page.items:
             yield b"\n".join(encode_json({"key": key, **row_as_json(row)}) for key, row in page.items) + b"\n"
-        if page.next is None:
+        # A limit is never above that of a page, so the first page has all of it.
+        if page.next is None or limit is not None:
             return
-        last = page.next
-        left = None if left is None else left - len(page.items)
         # A client that takes every piece at once must not keep the node from its other work.
         await asyncio.sleep(0)
+        page = door.node.scan(prefix, page.next, PAGE_LIMIT, level)
 
 
 async def batch(door: Door, request: Request) -> Answer:
     """`POST /batch`: several keys put or deleted as one, all or nothing."""
+    if write_condition(request) is not None:
+        raise BadRequest("A batch takes no condition: leave out If-Match and If-None-Match, or write the keys singly.")
     acks, deadline_ms = _write_query(door, request)
     document = await read_json_object(request, door.settings.batch_limit_bytes)
     changes = _changes_of_batch(document, door.settings.batch_limit, door.settings.value_limit_bytes)

@@ -6,6 +6,9 @@ end with a violation for some seed (or some scenario); otherwise the checks are 
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
 import msgspec
 
 from retinue.core.acceptor import Acceptor
@@ -13,16 +16,22 @@ from retinue.core.leader import Leadership
 from retinue.core.messages import Entry, Kind, Message, ReadResult, Reason, Reply, Row, StrongRead, Write
 from retinue.core.replica import Replica
 from retinue.core.takeover import Merge, Takeover
+from retinue.lab.plan import Plan, draw_impatient, draw_plan, draw_scattered
 from retinue.lab.simulated_disk import SimulatedDisk
-from retinue.lab.simulator import Variant
+from retinue.lab.simulator import Simulation, Variant
 from retinue.lab.workload import Client
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """A variant of the simulation, and the rule that it breaks."""
+    """A variant of the simulation, the rule that it breaks, and the kind of plan under which it shows best."""
 
     breaks: str
     variant: Variant
+    draw: Callable[[random.Random], Plan] = draw_plan
+
+    def simulation(self, seed: int, tracing: bool = False) -> Simulation:
+        """The simulation of one seed with this mutant."""
+        return Simulation(seed, variant=self.variant, tracing=tracing, plan=self.draw(random.Random(f"plan {seed}")))
 
 
 def _with_merge(merge: type[Merge]) -> Variant:
@@ -188,7 +197,9 @@ MUTANTS: dict[str, Mutant] = {
         "a write is committed on W nodes", _with_leadership(_OneAcknowledgementTooFew)
     ),
     "no-epoch-check": Mutant("a message of a lower epoch is rejected", _with_acceptor(_NoEpochCheck)),
-    "merge-takes-lowest-epoch": Mutant("of the copies the highest accept epoch wins", _with_merge(_LowestEpochWins)),
+    "merge-takes-lowest-epoch": Mutant(
+        "of the copies the highest accept epoch wins", _with_merge(_LowestEpochWins), draw_scattered
+    ),
     "reproposals-keep-old-epoch": Mutant(
         "what is proposed again is accepted in the new epoch",
         Variant(
@@ -202,7 +213,7 @@ MUTANTS: dict[str, Mutant] = {
             )
         ),
     ),
-    "holes-left-open": Mutant("a version that nobody holds becomes a noop", _with_merge(_LeavesHoles)),
+    "holes-left-open": Mutant("a version that nobody holds becomes a noop", _with_merge(_LeavesHoles), draw_scattered),
     "no-ghost-rule": Mutant("an entry that a later epoch began below is dead", _with_merge(_KeepsGhosts)),
     "two-copies-of-one-request": Mutant("a merge keeps one version per request id", _with_merge(_KeepsTwins)),
     "trusts-any-prefix": Mutant(
@@ -224,7 +235,7 @@ MUTANTS: dict[str, Mutant] = {
     "acknowledges-before-durable": Mutant("nothing is said before it is durable", Variant(performs_early=True)),
     "timeout-is-failure": Mutant("an unanswered write may take effect", Variant(client=_TimeoutIsFailure)),
     "refused-retry-is-definite": Mutant(
-        "a refused retry says nothing of the first attempt", Variant(client=_RefusalIsDefinite)
+        "a refused retry says nothing of the first attempt", Variant(client=_RefusalIsDefinite), draw_impatient
     ),
 }
 """Every mutant by its name on the command line."""

@@ -51,7 +51,51 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draw_plan(source: random.Random) -> Plan:
-    """The plan of one seed."""
+    """The plan of one seed: mostly a mixture, sometimes one of the two extremes below."""
+    profile = source.random()
+    if profile < 0.15:
+        return draw_scattered(source)
+    return draw_impatient(source) if profile < 0.25 else draw_mixed(source)
+
+
+def draw_scattered(source: random.Random) -> Plan:
+    """Entries that arrive in any order, or not at all, under one take-over after another: holes and rival copies."""
+    plan = draw_mixed(source)
+    return msgspec.structs.replace(
+        plan,
+        write_quorum=source.choice((2, 3)),
+        fixed_leader=False,
+        supervised=True,
+        clients=7,
+        habits=Habits(("r0", "r1"), mix=(10, 60, 10, 4, 4, 0, 0), think_ms=4.0, timeout_ms=120.0, attempts=6),
+        limits=msgspec.structs.replace(plan.limits, retention=100_000, window=65_536, catch_up_batch=3),
+        weather=Weather(straggler=0.1, delay_ms=(0.0, 300.0), loss=0.1, duplication=0.02, silence_ms=60.0),
+        commit_ms=(0.05, 0.2),
+        client_lateness=0.02,
+        promotions=40,
+        burst=2,
+        burst_gap_ms=60.0,
+        crashes=8,
+        partitions=14,
+        pauses=0,
+        wipes=0,
+        reconfigurations=0,
+    )
+
+
+def draw_impatient(source: random.Random) -> Plan:
+    """Clients that soon ask again, while what they asked for first is still on its way."""
+    plan = draw_mixed(source)
+    return msgspec.structs.replace(
+        plan,
+        habits=Habits(("r0", "r1", "r2"), mix=(10, 30, 40, 4, 4, 0, 0), think_ms=4.0, timeout_ms=60.0, attempts=6),
+        limits=msgspec.structs.replace(plan.limits, retention=100_000),
+        client_lateness=0.3,
+    )
+
+
+def draw_mixed(source: random.Random) -> Plan:
+    """Every kind of fault in its own intensity."""
     write_quorum = source.choice((3, 3, 3, 3, 2, 4, 1, 5))
     fixed_leader = source.random() < 0.12
     stormy = source.random() < 0.5

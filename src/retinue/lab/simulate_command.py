@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from retinue.lab.mutants import MUTANTS
-from retinue.lab.simulator import CORRECT, Report, Simulation
+from retinue.lab.simulator import Report, Simulation
 
 EXIT_VIOLATION = 7
 EXIT_USAGE = 2
@@ -88,8 +88,9 @@ def _only_one(arguments: argparse.Namespace) -> bool:
 
 def _run_seed(task: tuple[int, str | None, bool]) -> Report:
     seed, mutant, tracing = task
-    variant = CORRECT if mutant is None else MUTANTS[mutant].variant
-    return Simulation(seed, variant=variant, tracing=tracing).run()
+    if mutant is None:
+        return Simulation(seed, tracing=tracing).run()
+    return MUTANTS[mutant].simulation(seed, tracing).run()
 
 
 def _reports(seeds: Sequence[int], mutant: str | None, tracing: bool, jobs: int | None) -> Iterator[Report]:
