@@ -103,7 +103,6 @@ class Driver:
             on_members=self._on_members,
             on_snapshot_done=self._streams.end,
         )
-        self.started_s = time.monotonic()
         self.waiting = WaitingRoom()
         self.started = False
         self.disk_full = False
@@ -219,11 +218,10 @@ class Driver:
                         saves.append(effect)
                     else:
                         others.append(effect)
-        except AssertionError as error:
+        except Exception as error:
+            # Whatever it is: the core has taken steps whose saves are lost here.
             log.exception("an invariant of the replication protocol is broken")
-            self.fail(
-                RetinueError(f"The node stops, because an invariant is broken: {error}. Keep its data and report it.")
-            )
+            self.fail(RetinueError(f"The node stops, an invariant is broken: {error!r}. Keep its data and report it."))
             return
         if saves:
             self._commit(self._streams.without_deletions(saves), others)
@@ -237,13 +235,16 @@ class Driver:
             self._committing = self._loop.create_future()
             work = self._loop.run_in_executor(self._executor, self.store.commit, saves)
             work.add_done_callback(lambda done: self._committed(done.exception(), saves, others))
-            return
+        else:
+            self._commit_here(saves, others)
+
+    def _commit_here(self, saves: list[Save], others: list[Effect]) -> None:
+        error: BaseException | None = None
         try:
             self.store.commit(saves)
-        except StorageError as error:
-            self._committed(error, saves, others)
-        else:
-            self._perform(others)
+        except Exception as failed:
+            error = failed
+        self._committed(error, saves, others)
 
     def _committed(self, error: BaseException | None, saves: list[Save], others: list[Effect]) -> None:
         """A transaction has ended. One that found the disk full is tried again: the core has already taken its step."""
@@ -257,8 +258,7 @@ class Driver:
             self._loop.call_later(DISK_RETRY_S, self._commit_again, saves, others)
             return
         if error is not None:
-            known = isinstance(error, RetinueError)
-            self.fail(error if known else StorageError(f"The store failed ({error}); the node stops."))  # type: ignore[arg-type]
+            self.fail(error if isinstance(error, RetinueError) else StorageError(f"The store failed: {error!r}."))
         committing, self._committing = self._committing, None
         if committing is not None:
             committing.set_result(None)
@@ -272,13 +272,8 @@ class Driver:
         if self._stopped:
             assert self._committing is not None
             self._committing.set_result(None)
-            return
-        error: BaseException | None = None
-        try:
-            self.store.commit(saves)
-        except StorageError as failed:
-            error = failed
-        self._committed(error, saves, others)
+        else:
+            self._commit_here(saves, others)
 
     # --- performing ---
 
@@ -309,11 +304,13 @@ class Driver:
             del self.delays_ms[next(iter(self.delays_ms))]
 
     def _send_range(self, effect: SendRange) -> None:
-        entries = self.store.read_range(effect.after, effect.upto, RANGE_LIMIT_BYTES)
-        if effect.fetched:
-            self.peers.send(effect.to, Fetched(effect.epoch, effect.after, entries))
-        else:
-            self.peers.send(effect.to, Append(effect.epoch, effect.start, effect.commit, entries))
+        try:
+            entries = self.store.read_range(effect.after, effect.upto, RANGE_LIMIT_BYTES)
+        except StorageError as error:
+            self.fail(error)
+            return
+        part = Append(effect.epoch, effect.start, effect.commit, entries)
+        self.peers.send(effect.to, Fetched(effect.epoch, effect.after, entries) if effect.fetched else part)
 
     # --- time ---
 
@@ -387,9 +384,14 @@ class Driver:
             return refusal
         members = with_own_url(self.settings, name, members)
         if (name, members) != (self.name, self.members):
+            try:
+                self.store.set_meta("members", msgspec.json.encode(members).decode())
+            except StorageError as error:
+                if not isinstance(error, DiskFull):
+                    self.fail(error)
+                return error.detail
             self.name, self.members = name, members
             self.peers.set_members(members)
-            self.store.set_meta("members", msgspec.json.encode(members).decode())
             self.post(Joined(name, tuple(member.name for member in members)))
         return ""
 

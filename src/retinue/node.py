@@ -146,7 +146,9 @@ class Node:
     def write_state(self, version: int) -> dict[str, object]:
         """What this node knows of a version: `committed`, `pending`, or `unknown` on a follower that cannot tell.
 
-        Raises `NotFound` for a version that this node has not seen.
+        `kind`, `keys` and `idempotency_key` say which write it is: a take-over may have given the version to another
+        one, or to none (`noop`). `kind` is `None` where that history is compacted. Raises `NotFound` for a version that
+        this node has not seen.
         """
         replica = self.replica
         if version > replica.log.last:
@@ -157,9 +159,15 @@ class Node:
         else:
             state = "pending" if leadership is not None else "unknown"
         holders = [] if leadership is None else [name for name, _ in leadership.holders(version)]
+        entry = replica.log.above.get(version)
+        if entry is None:
+            entry = next(iter(self.driver.store.read_range(version - 1, version, 1)), None)
         return {
             "version": version,
             "state": state,
+            "kind": None if entry is None else Kind(entry.kind).name.lower(),
+            "keys": [] if entry is None else [change.key for change in entry.changes()],
+            "idempotency_key": (entry.request_id or None) if entry is not None else None,
             "acks": len(holders),
             "required_quorum": self.write_quorum,
             "acked_by": holders,

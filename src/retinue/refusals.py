@@ -79,8 +79,8 @@ def _after_assignment(result: Result, fields: dict[str, object]) -> RetinueError
         else f"{result.acks} of {result.required} followers acknowledged it in time"
     )
     return QuorumTimeout(
-        f"Version {result.version} may or may not be committed: {why}. Ask GET /writes/{result.version}, or repeat the "
-        "request with the same Idempotency-Key.",
+        f"Version {result.version} may or may not be committed: {why}. Ask GET /writes/{result.version} what became of "
+        "it and whose it is, or repeat the request with the same Idempotency-Key.",
         **fields,
     )
 

@@ -8,19 +8,17 @@ them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable
 
 import msgspec
 
 from retinue.core.leader import Leadership
 from retinue.core.messages import (
+    Ack,
     Append,
     Change,
     CloseLinks,
     Compact,
-    Condition,
-    Configuration,
     Effect,
     Entry,
     Event,
@@ -33,8 +31,11 @@ from retinue.core.messages import (
     LinkUp,
     Message,
     OpenLinks,
+    Outcome,
+    PromoteRequested,
     Proposed,
     ReadResult,
+    Reason,
     Received,
     Replicate,
     Reply,
@@ -52,108 +53,21 @@ from retinue.core.messages import (
     encode_changes,
 )
 from retinue.core.replica import Limits, Replica
+from tests.core.parts import (
+    F1,
+    F2,
+    F3,
+    F4,
+    F5,
+    L,
+    names,
+    write,
+)
 
 SAVES = (SaveEntries, SaveEpoch, SaveState, Compact, Install)
-FOREVER = float("inf")
 
-T = TypeVar("T")
 Sent = tuple[str, str, Message | LinkUp]
 Match = Callable[[str, str, Message | LinkUp], bool]
-
-
-def names(followers: int) -> tuple[str, ...]:
-    return ("leader", *(f"follower{index}" for index in range(1, followers + 1)))
-
-
-NAMES = names(5)
-L, F1, F2, F3, F4, F5 = NAMES
-
-
-def put(version: int, epoch: int, key: str = "k", value: bytes = b"v", request_id: str = "") -> Entry:
-    return Entry(version, epoch, Kind.PUT, key, value, request_id=request_id)
-
-
-def delete(version: int, epoch: int, key: str = "k") -> Entry:
-    return Entry(version, epoch, Kind.DELETE, key)
-
-
-def noop(version: int, epoch: int) -> Entry:
-    return Entry(version, epoch, Kind.NOOP)
-
-
-def batch(version: int, epoch: int, *changes: Change, request_id: str = "") -> Entry:
-    return Entry(version, epoch, Kind.BATCH, "", encode_changes(changes), request_id=request_id)
-
-
-def config(version: int, epoch: int, write_quorum: int, members: dict[str, str] | None = None) -> Entry:
-    value = msgspec.json.encode(Configuration(write_quorum, members or {}))
-    return Entry(version, epoch, Kind.CONFIG, "", value)
-
-
-def write(
-    token: int,
-    key: str = "k",
-    value: bytes = b"v",
-    *,
-    deadline: float = FOREVER,
-    condition: Condition | None = None,
-    request_id: str = "",
-    acks: int | None = None,
-    kind: Kind = Kind.PUT,
-) -> Write:
-    change = Change(kind, key, b"" if kind == Kind.DELETE else value)
-    return Write(token, (change,), deadline, condition=condition, request_id=request_id, acks=acks)
-
-
-def member_image(
-    node_id: str,
-    *entries: Entry,
-    promised: int = 1,
-    trusted: int = 0,
-    write_quorum: int = 3,
-    epochs: dict[int, int] | None = None,
-    configuration: Configuration | None = None,
-    configuration_version: int = 0,
-    voter: bool = True,
-    founder: bool = False,
-    floor: int = 0,
-    quarantined: bool = False,
-    births: dict[str, str] | None = None,
-) -> Image:
-    """The disk of a node that belongs to the cluster `c`."""
-    hard = HardState(
-        node_id,
-        nodes=len(NAMES),
-        cluster_id="c",
-        promised=promised,
-        trusted=trusted,
-        floor=floor,
-        configuration=configuration or Configuration(write_quorum),
-        configuration_version=configuration_version,
-        voter=voter,
-        founder=founder,
-        births=births or {},
-        quarantined=quarantined,
-    )
-    return Image(hard, epochs or {}, list(entries))
-
-
-def replica(name: str, image: Image, *, members: tuple[str, ...] = NAMES, limits: Limits | None = None) -> Replica:
-    return Replica(name, members, image, write_quorum=3, limits=limits)
-
-
-def only(effects: Iterable[Effect], kind: type[T]) -> list[T]:
-    """The effects of one kind."""
-    return [effect for effect in effects if isinstance(effect, kind)]
-
-
-def sent(effects: Iterable[Effect], kind: type[T]) -> list[tuple[str, T]]:
-    """The messages of one kind that were sent, with their receivers."""
-    return [(e.to, e.message) for e in effects if isinstance(e, Send) and isinstance(e.message, kind)]
-
-
-def replies(effects: Iterable[Effect]) -> dict[int, Result | ReadResult]:
-    return {effect.token: effect.result for effect in only(effects, Reply)}
 
 
 class Disk:
@@ -381,8 +295,38 @@ class Cluster:
         assert isinstance(result, ReadResult)
         return result
 
+    def ack(self, sender: str, *versions: int, contiguous: int = 0, to: str = L) -> None:
+        """An acknowledgement, made up."""
+        self.step(to, Received(sender, Ack(self[to].promised, [*versions], contiguous, 0)))
+
+    def assert_refused(self, token: int, reason: Reason) -> None:
+        """The write was refused for certain, before it had a version."""
+        result = self.result(token)
+        assert (result.outcome, result.reason, result.version) == (Outcome.NOT_WRITTEN, reason, 0)
+
     def assert_converged(self) -> None:
         """All nodes that run trust the same history and have nothing above it."""
         states = {(node.log.trusted, node.log.chain) for node in self.nodes.values()}
         assert len(states) == 1, {name: node.log.trusted for name, node in self.nodes.items()}
         assert not any(node.log.above for node in self.nodes.values())
+
+
+def silent(followers: int = 5, write_quorum: int = 3, limits: Limits | None = None) -> Cluster:
+    """A cluster whose followers accept nothing until the test releases it."""
+    cluster = Cluster(followers, write_quorum, limits)
+    cluster.hold_appends(*cluster.names)
+    return cluster
+
+
+def recovering() -> Cluster:
+    """F2 has taken over with one version to recover, and its followers accept nothing yet."""
+    cluster = Cluster()
+    cluster.hold_appends(F1, F3, F4, F5)
+    cluster.propose(write(1, value=b"tail", request_id="x"))
+    cluster.lose()
+    cluster.stop(L)
+    cluster.hold_appends(F1, F3, F4, F5)
+    cluster.step(F2, PromoteRequested(70, False, 1e9))
+    cluster.run()
+    assert cluster[F2].role == "leader"
+    return cluster

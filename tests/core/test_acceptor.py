@@ -1,4 +1,4 @@
-"""Answering whoever leads: promises, acceptance, the trusted prefix, divergence, other doors."""
+"""Answering whoever leads: promises, clusters, acceptance, the trusted prefix."""
 
 from __future__ import annotations
 
@@ -6,75 +6,45 @@ import pytest
 
 from retinue.core.messages import (
     Ack,
-    Append,
-    Change,
     CloseLinks,
     Configuration,
     Confirm,
-    Confirmed,
-    Diverged,
-    Effect,
-    Entry,
     Fetch,
     HardState,
     Heartbeat,
     Image,
-    Injected,
-    Install,
-    Kind,
-    LinkUp,
     Message,
-    Outcome,
     Promise,
-    Proposed,
-    Reason,
     Received,
     Rejected,
-    Reply,
-    Result,
     SaveEntries,
     SaveEpoch,
     SaveState,
     Seal,
-    SendRange,
-    SendSnapshot,
     Snapshot,
     Started,
-    Write,
 )
 from retinue.core.replica import Limits, Replica
-from tests.core.cluster import F1, F2, L, config, member_image, only, put, replica, replies, sent
-
-OWN, PROMOTED = 1, 8  # epochs: of the founder; of follower1 after a promotion
-
-
-def follower(*entries: Entry, promised: int = OWN, trusted: int = 0, limits: Limits | None = None) -> Replica:
-    epochs = {OWN: 1} if entries else {}
-    return replica(F2, member_image("f2.1", *entries, promised=promised, trusted=trusted, epochs=epochs), limits=limits)
-
-
-def hear(node: Replica, message: Message, sender: str = L) -> list[Effect]:
-    return node.step(Received(sender, message), 10.0)
-
-
-def append(*entries: Entry, epoch: int = OWN, start: int = 1, commit: int = 0) -> Append:
-    return Append(epoch, start, commit, [*entries])
-
-
-def acks(effects: list[Effect]) -> list[Ack]:
-    return [message for _, message in sent(effects, Ack)]
-
-
-def beat(node: Replica, commit: int, *, chain: int, epoch: int = OWN) -> Heartbeat:
-    return Heartbeat(epoch, 1, commit, chain)
-
-
-def chain_of(*entries: Entry) -> int:
-    node = follower()
-    hear(node, append(*entries, commit=len(entries)))
-    assert node.log.trusted == len(entries)
-    return node.log.chain
-
+from tests.core.one_node import (
+    OWN,
+    PROMOTED,
+    acks,
+    append,
+    beat,
+    follower,
+    hear,
+)
+from tests.core.parts import (
+    F1,
+    F2,
+    L,
+    config,
+    member_image,
+    only,
+    put,
+    replica,
+    sent,
+)
 
 # --- promises ---
 
@@ -285,7 +255,7 @@ def test_only_entries_of_the_current_leader_extend_the_trusted_prefix() -> None:
 
 def test_what_was_accepted_in_the_promised_epoch_counts_again_after_a_restart() -> None:
     node = follower(put(1, OWN), put(2, OWN), put(4, OWN))
-    assert acks(hear(node, beat(node, 0, chain=0))) == [Ack(OWN, [], 2, 0)]
+    assert acks(hear(node, beat(0, chain=0))) == [Ack(OWN, [], 2, 0)]
 
 
 def test_ghosts_of_an_earlier_leader_go_on_the_first_contact_with_a_later_one() -> None:
@@ -311,189 +281,3 @@ def test_a_configuration_in_the_trusted_prefix_says_who_speaks_for_this_member()
     replaced = follower()
     hear(replaced, append(config(1, OWN, 3, {F2: "f2.2"}), commit=1))
     assert not replaced.may_vote
-
-
-# --- divergence ---
-
-
-def test_a_node_whose_history_differs_from_the_leaders_goes_into_quarantine_and_says_so() -> None:
-    node = follower(put(1, OWN, value=b"bad"), trusted=1)
-    effects = hear(node, beat(node, 1, chain=chain_of(put(1, OWN))))
-    assert node.quarantined
-    assert only(effects, SaveState)[-1].hard.quarantined
-    assert sent(effects, Diverged) == [(L, Diverged(OWN, 1))]
-    assert acks(effects) == []
-    assert not node.may_vote
-
-
-def test_histories_are_compared_when_the_commit_point_is_reached() -> None:
-    good = [put(1, OWN), put(2, OWN)]
-    node = follower()
-    assert acks(hear(node, beat(node, 2, chain=chain_of(*good)))) == [Ack(OWN, [], 0, 0)]
-    assert acks(hear(node, append(*good))) == [Ack(OWN, [1, 2], 2, 2)]
-    other = follower()
-    hear(other, beat(other, 2, chain=chain_of(*good)))
-    effects = hear(other, append(put(1, OWN, value=b"bad"), put(2, OWN), put(3, OWN), commit=3))
-    assert sent(effects, Diverged) == [(L, Diverged(OWN, 2))]
-    assert acks(effects) == []
-    assert other.log.trusted == 2, "nothing more is trusted on top of a history that differs"
-
-
-def test_a_heartbeat_that_finds_a_difference_on_the_way_is_not_acknowledged() -> None:
-    node = follower(put(1, OWN, value=b"bad"))
-    effects = hear(node, beat(node, 1, chain=chain_of(put(1, OWN))))
-    assert sent(effects, Diverged) == [(L, Diverged(OWN, 1))]
-    assert acks(effects) == []
-
-
-def test_an_old_heartbeat_is_not_compared() -> None:
-    node = follower(put(1, OWN), trusted=1)
-    assert acks(hear(node, beat(node, 0, chain=99))) == [Ack(OWN, [], 1, 1)]
-
-
-def test_a_node_in_quarantine_promises_and_confirms_but_accepts_nothing_even_after_a_restart() -> None:
-    node = replica(F2, member_image("f2.1", put(1, OWN), quarantined=True, trusted=1, epochs={OWN: 1}))
-    effects = hear(node, append(put(2, OWN)))
-    assert sent(effects, Diverged) == [(L, Diverged(OWN, 1))]
-    assert not node.log.above
-    effects = hear(node, Seal(PROMOTED, "c", False, True, 3), F1)
-    assert sent(effects, Diverged) == [(F1, Diverged(PROMOTED, 1))]
-    ((_, promise),) = sent(effects, Promise)
-    assert not promise.voter
-    assert promise.contiguous == 0, "nothing that it holds counts"
-    assert sent(hear(node, Confirm(PROMOTED, 4), F1), Confirmed) == [(F1, Confirmed(PROMOTED, 4))]
-
-
-def test_a_node_that_trusts_what_an_accepted_loss_gave_up_goes_into_quarantine() -> None:
-    node = follower(put(1, OWN), put(2, OWN), trusted=2)
-    effects = hear(node, Heartbeat(PROMOTED, 2, 0, 0), F1)
-    assert node.quarantined
-    assert sent(effects, Diverged) == [(F1, Diverged(PROMOTED, 2))]
-    assert acks(effects) == []
-
-
-def test_a_node_that_trusts_versions_of_the_current_epoch_is_in_order_after_a_restart() -> None:
-    image = member_image("f2.1", put(1, OWN), put(2, PROMOTED), promised=PROMOTED, trusted=2, epochs={PROMOTED: 2})
-    node = replica(F2, image)
-    assert acks(hear(node, Heartbeat(PROMOTED, 2, 0, 0), F1)) == [Ack(PROMOTED, [], 2, 2)]
-    assert not node.quarantined
-
-
-# --- catching up ---
-
-
-def test_a_candidate_gets_committed_entries_from_a_node_that_trusts_them() -> None:
-    node = follower(*(put(version, OWN) for version in range(1, 6)), trusted=4, limits=Limits(catch_up_batch=2))
-    effects = hear(node, Fetch(PROMOTED, 1), F1)
-    assert only(effects, SendRange) == [SendRange(F1, PROMOTED, 0, 4, 1, 3, fetched=True)]
-
-
-def test_a_candidate_that_lacks_what_is_compacted_gets_a_snapshot() -> None:
-    image = member_image("f2.1", put(3, OWN), put(4, OWN), trusted=4, floor=3)
-    node = replica(F2, image)
-    effects = hear(node, Fetch(PROMOTED, 2), F1)
-    head = Snapshot(PROMOTED, 0, 4, 3, 0, Configuration(3), 0, [])
-    assert only(effects, SendSnapshot) == [SendSnapshot(F1, head)]
-
-
-def test_a_snapshot_replaces_what_is_below_it_and_keeps_what_was_accepted_above() -> None:
-    node = follower(put(1, OWN, "gone"), put(2, OWN, "gone"), put(6, PROMOTED), trusted=1, promised=PROMOTED)
-    rows = [put(3, OWN, "a"), put(5, OWN, "b")]
-    effects = hear(node, Snapshot(PROMOTED, 6, 5, 4, 77, Configuration(2, {F1: "x"}), 4, rows), F1)
-    assert only(effects, Install) == [Install(5, rows)]
-    assert node.log.rows.keys() == {"a", "b"}
-    assert node.log.above.keys() == {6}
-    assert acks(effects) == [Ack(PROMOTED, [], 6, 5)]
-    hard = only(effects, SaveState)[-1].hard
-    assert (hard.trusted, hard.floor, hard.chain, hard.configuration_version) == (5, 4, 77, 4)
-    assert hard.configuration == Configuration(2, {F1: "x"})
-    assert only(effects, SaveEpoch) == [SaveEpoch(PROMOTED, 6)]
-
-
-def test_a_snapshot_of_what_is_trusted_already_changes_nothing() -> None:
-    node = follower(put(1, OWN), trusted=1)
-    effects = hear(node, Snapshot(OWN, 1, 1, 1, 77, Configuration(2), 0, []))
-    assert acks(effects) == [Ack(OWN, [], 1, 1)]
-    assert len(effects) == 1
-
-
-# --- another door ---
-
-
-def inject(node: Replica, version: int, epoch: int | None = None, key: str = "k", value: bytes = b"i") -> Result:
-    effects = node.step(Injected(7, version, epoch, Change(Kind.PUT, key, value)), 10.0)
-    result = replies(effects)[7]
-    assert isinstance(result, Result)
-    assert (result.outcome is Outcome.ACCEPTED) == (result.reason is Reason.OK)
-    return result
-
-
-def test_an_injected_entry_without_an_epoch_is_provisional_and_replaces_nothing() -> None:
-    node = follower()
-    hear(node, append(put(1, OWN)))
-    assert inject(node, 1).reason is Reason.OK
-    assert node.log.above[1] == put(1, OWN)
-    assert inject(node, 2, value=b"i").reason is Reason.OK
-    assert node.log.above[2].epoch == 0
-    assert node.acceptor.contiguous == 1
-    hear(node, append(put(2, OWN, value=b"real")))
-    assert node.log.above[2].value == b"real"
-
-
-def test_an_injected_entry_of_the_followed_epoch_is_accepted_like_the_leaders_own() -> None:
-    node = follower()
-    hear(node, Heartbeat(OWN, 1, 0, 0))
-    effects = node.step(Injected(7, 1, OWN, Change(Kind.PUT, "k", b"i")), 10.0)
-    assert only(effects, SaveEntries) == [SaveEntries([put(1, OWN, value=b"i")])]
-    assert only(effects, SaveEpoch) == [SaveEpoch(OWN, 1)]
-    assert node.acceptor.contiguous == 1
-
-
-def test_an_injected_entry_of_an_epoch_whose_start_is_not_known_is_refused() -> None:
-    node = follower()
-    assert inject(node, 1, OWN).reason is Reason.WRONG_EPOCH
-    assert not node.log.above
-
-
-@pytest.mark.parametrize("epoch", [OWN - 1, OWN + 1, PROMOTED])
-def test_an_injected_entry_of_another_epoch_is_refused(epoch: int) -> None:
-    node = follower()
-    hear(node, Heartbeat(OWN, 1, 0, 0))
-    assert inject(node, 1, epoch).reason is Reason.WRONG_EPOCH
-    assert node.promised == OWN
-
-
-def test_an_injected_entry_of_a_trusted_version_changes_nothing() -> None:
-    node = follower(put(1, OWN), trusted=1)
-    effects = node.step(Injected(7, 1, None, Change(Kind.PUT, "k", b"i")), 10.0)
-    assert [type(effect) for effect in effects] == [Reply]
-
-
-def test_an_injected_entry_beyond_the_window_is_refused() -> None:
-    node = follower(limits=Limits(window=2))
-    assert inject(node, 3).reason is Reason.BEYOND_WINDOW
-    assert inject(node, 2).reason is Reason.OK
-
-
-def test_nothing_is_injected_into_a_leader() -> None:
-    node = replica(L, member_image("l.1", write_quorum=5))
-    node.step(Started(True, ""), 0.0)
-    node.step(LinkUp(F1, "f1.1", "c", OWN), 0.0)
-    assert node.role == "leader"
-    assert inject(node, 1).reason is Reason.NOT_FOLLOWER
-
-
-def test_no_leadership_takes_injected_entries_for_a_leaders() -> None:
-    node = replica(L, member_image("l.1", write_quorum=5))
-    inject(node, 1)
-    effects = node.step(Started(True, ""), 0.0)
-    assert node.role == "leader"
-    assert only(effects, SaveEntries) == [SaveEntries([], [1])]
-    assert node.log.last == 0
-
-
-def test_a_write_that_reaches_a_follower_is_refused() -> None:
-    node = follower()
-    result = replies(node.step(Proposed([Write(1, (Change(Kind.PUT, "k"),), 1.0)]), 0.0))[1]
-    assert isinstance(result, Result)
-    assert (result.outcome, result.reason) == (Outcome.NOT_WRITTEN, Reason.NOT_LEADER)

@@ -11,7 +11,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from retinue.core.log import Log
 from retinue.core.messages import Change, Configuration, Entry, HardState, Image, Kind, Row
-from tests.core.cluster import Disk, batch, config, delete, member_image, noop, put
+from tests.core.cluster import Disk
+from tests.core.parts import (
+    batch,
+    config,
+    delete,
+    member_image,
+    noop,
+    put,
+)
 
 KEYS = ["a", "ab", "b", "c"]
 IDS = ["", "", "x", "y", "z"]
@@ -302,3 +310,41 @@ def test_a_deleted_key_is_not_listed_any_more_and_one_that_comes_back_is() -> No
     assert [*log.keys("", None)] == ["b"]
     log.settle()
     assert [*log.keys("", None)] == ["a", "b"]
+
+
+def test_versions_of_one_key_are_trusted_one_after_the_other() -> None:
+    log = Log(member_image("d.1", put(1, 1, value=b"1"), put(2, 1, value=b"2"), noop(3, 1)))
+    log.settle()
+    assert log.versions_of == {"k": [2]}
+    assert (log.rows["k"].value, log.row_at(2, "k").value) == (b"1", b"2")
+    log.settle()
+    log.settle()
+    assert log.versions_of == {}
+    assert log.compact(3, 10) == [(1, 0), (3, 0)], "a noop leaves no row"
+
+
+def test_a_listing_ends_with_its_prefix() -> None:
+    log = Log(member_image("d.1", put(1, 1, "a"), put(2, 1, "ab"), put(3, 1, "b"), trusted=3))
+    assert [*log.keys("a", None)] == ["a", "ab"]
+    assert [*log.keys("a", "a")] == ["ab"]
+
+
+def test_what_is_left_of_a_batch_is_loaded_again() -> None:
+    rest = batch(1, 1, Change(Kind.NOOP, ""), change(Kind.PUT, "b", b"1"))
+    log = Log(member_image("d.1", rest, trusted=1, floor=1))
+    assert log.rows == {"b": Row(1, 1, b"1", 0, 1)}
+
+
+def test_an_entry_that_is_dropped_leaves_the_last_version_where_it_was_unless_it_was_the_last() -> None:
+    log = Log(member_image("d.1", put(1, 1), put(2, 1, "j"), put(4, 1)))
+    log.drop(2)
+    assert log.last == 4
+    log.drop(4)
+    assert log.last == 1
+
+
+def test_deleting_what_is_not_there_leaves_nothing() -> None:
+    log = Log(member_image("d.1", delete(1, 1), trusted=1))
+    assert log.rows == {}
+    assert [*log.keys("", None)] == []
+    assert log.compact(1, 10) == [(1, 0)]

@@ -26,14 +26,14 @@ from retinue.core.messages import (
     Tick,
 )
 from retinue.core.replica import Limits
-from tests.core.cluster import (
+from tests.core.cluster import Cluster
+from tests.core.parts import (
     F1,
     F2,
     F3,
     F4,
     F5,
     NAMES,
-    Cluster,
     L,
     delete,
     member_image,

@@ -13,7 +13,17 @@ from retinue.core.messages import (
     Received,
     StrongRead,
 )
-from tests.core.cluster import F1, F2, F3, F4, F5, Cluster, L, sent, write
+from tests.core.cluster import Cluster
+from tests.core.parts import (
+    F1,
+    F2,
+    F3,
+    F4,
+    F5,
+    L,
+    sent,
+    write,
+)
 
 
 def quiet(value: bytes = b"old") -> Cluster:

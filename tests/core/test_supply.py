@@ -19,7 +19,19 @@ from retinue.core.messages import (
 )
 from retinue.core.progress import Progress
 from retinue.core.replica import Limits
-from tests.core.cluster import F1, F2, F3, F4, F5, Cluster, L, only, put, sent, write
+from tests.core.cluster import Cluster
+from tests.core.parts import (
+    F1,
+    F2,
+    F3,
+    F4,
+    F5,
+    L,
+    only,
+    put,
+    sent,
+    write,
+)
 
 
 def progress_of(cluster: Cluster, name: str) -> Progress:

@@ -84,6 +84,9 @@ SCHEMAS: dict[str, Schema] = {
         {
             "version": _COUNT,
             "state": {"type": "string", "enum": ["committed", "pending", "unknown"]},
+            "kind": {"enum": ["put", "delete", "batch", "noop", "config", None]},
+            "keys": {"type": "array", "items": _TEXT},
+            "idempotency_key": {"type": ["string", "null"]},
             "acks": _COUNT,
             "required_quorum": _COUNT,
             "acked_by": {"type": "array", "items": _TEXT},

@@ -16,7 +16,7 @@ from retinue.core.leader import Leadership
 from retinue.core.messages import Entry, Kind, Message, ReadResult, Reason, Reply, Row, StrongRead, Write
 from retinue.core.replica import Replica
 from retinue.core.takeover import Merge, Takeover
-from retinue.lab.plan import Plan, draw_impatient, draw_plan, draw_scattered
+from retinue.lab.plan import Plan, draw_deserted, draw_impatient, draw_plan, draw_scattered
 from retinue.lab.simulated_disk import SimulatedDisk
 from retinue.lab.simulator import Simulation, Variant
 from retinue.lab.workload import Client
@@ -219,9 +219,11 @@ MUTANTS: dict[str, Mutant] = {
     "trusts-any-prefix": Mutant(
         "only entries accepted from the current leader are trusted", _with_acceptor(_TrustsAnyPrefix)
     ),
-    "unconfirmed-reads": Mutant("a strong read confirms the leadership", _with_leadership(_UnconfirmedReads)),
+    "unconfirmed-reads": Mutant(
+        "a strong read confirms the leadership", _with_leadership(_UnconfirmedReads), draw_deserted
+    ),
     "reads-before-recovery": Mutant(
-        "nothing is shown before the recovery barrier", _with_leadership(_ReadsBeforeRecovery)
+        "nothing is shown before the recovery barrier", _with_leadership(_ReadsBeforeRecovery), draw_deserted
     ),
     "no-recovery-barrier": Mutant(
         "nothing commits before what the take-over found", _with_leadership(_NoRecoveryBarrier)

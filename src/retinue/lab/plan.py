@@ -51,11 +51,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draw_plan(source: random.Random) -> Plan:
-    """The plan of one seed: mostly a mixture, sometimes one of the two extremes below."""
+    """The plan of one seed: mostly a mixture, sometimes one of the three extremes below."""
     profile = source.random()
     if profile < 0.15:
         return draw_scattered(source)
-    return draw_impatient(source) if profile < 0.25 else draw_mixed(source)
+    if profile < 0.25:
+        return draw_deserted(source)
+    return draw_impatient(source) if profile < 0.35 else draw_mixed(source)
 
 
 def draw_scattered(source: random.Random) -> Plan:
@@ -78,6 +80,27 @@ def draw_scattered(source: random.Random) -> Plan:
         crashes=8,
         partitions=14,
         pauses=0,
+        wipes=0,
+        reconfigurations=0,
+    )
+
+
+def draw_deserted(source: random.Random) -> Plan:
+    """Leaders that are cut off and deposed without noticing, and clients that keep reading from them."""
+    plan = draw_mixed(source)
+    return msgspec.structs.replace(
+        plan,
+        write_quorum=source.choice((2, 3)),
+        fixed_leader=False,
+        supervised=True,
+        clients=7,
+        habits=Habits(("r0",), mix=(60, 40, 0, 0, 0, 0, 0), think_ms=4.0, timeout_ms=60.0, attempts=2, local_share=0.0),
+        weather=Weather(latency_ms=(0.2, 3.0), silence_ms=400.0),
+        commit_ms=(0.05, 0.2),
+        promotions=24,
+        burst=1,
+        crashes=4,
+        partitions=20,
         wipes=0,
         reconfigurations=0,
     )
