@@ -25,14 +25,11 @@ from retinue.core.messages import (
     Effect,
     Event,
     Fetched,
-    Injected,
     Joined,
     OpenLinks,
     Outcome,
     Paced,
-    PromoteRequested,
     Proposed,
-    ReadResult,
     Reason,
     Received,
     Replicate,
@@ -42,9 +39,7 @@ from retinue.core.messages import (
     Send,
     SendRange,
     SendSnapshot,
-    SessionRead,
     Started,
-    StrongRead,
     Tick,
     Write,
 )
@@ -288,7 +283,7 @@ class Driver:
             elif isinstance(effect, SendRange):
                 self._send_range(effect)
             elif isinstance(effect, SendSnapshot):
-                self.peers.send_snapshot(effect.to, effect.head, self._streams.begin(effect.head.trusted))
+                self._send_snapshot(effect)
             elif isinstance(effect, OpenLinks):
                 self.peers.open_links()
             elif isinstance(effect, CloseLinks):
@@ -309,8 +304,14 @@ class Driver:
         except StorageError as error:
             self.fail(error)
             return
+        fetched = Fetched(effect.epoch, effect.after, entries)
         part = Append(effect.epoch, effect.start, effect.commit, entries)
-        self.peers.send(effect.to, Fetched(effect.epoch, effect.after, entries) if effect.fetched else part)
+        self.peers.send(effect.to, fetched if effect.fetched else part)
+
+    def _send_snapshot(self, effect: SendSnapshot) -> None:
+        """With the floor of now: this group commit may have deleted rows since the snapshot was asked for."""
+        head = msgspec.structs.replace(effect.head, floor=self.replica.log.floor)
+        self.peers.send_snapshot(effect.to, head, self._streams.begin(head.trusted))
 
     # --- time ---
 
@@ -341,14 +342,7 @@ class Driver:
         writes, self._writes = self._writes, []
         for write in writes:
             self.waiting.answer(write.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
-        events, self._inbox = self._inbox, []
-        for event in events:
-            if isinstance(event, StrongRead | SessionRead):
-                self.waiting.answer(event.token, ReadResult(Reason.DISK_LOW))
-            elif isinstance(event, PromoteRequested | ConfigureRequested | Injected):
-                self.waiting.answer(event.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
-            else:
-                self._inbox.append(event)
+        self._inbox = [event for event in self._inbox if not self.waiting.refuse(event)]
         self.waiting.expire(now_ms)
 
     def _want_quorum(self) -> None:

@@ -6,7 +6,18 @@ import asyncio
 import math
 from typing import NamedTuple
 
-from retinue.core.messages import Outcome, ReadResult, Reason, Result
+from retinue.core.messages import (
+    ConfigureRequested,
+    Event,
+    Injected,
+    Outcome,
+    PromoteRequested,
+    ReadResult,
+    Reason,
+    Result,
+    SessionRead,
+    StrongRead,
+)
 
 Answer = Result | ReadResult
 
@@ -43,6 +54,16 @@ class WaitingRoom:
         waiting = self._waiting.pop(token, None)
         if waiting is not None and not waiting.answer.done():
             waiting.answer.set_result(answer)
+
+    def refuse(self, event: Event) -> bool:
+        """Answer the request in an event that the core will not see, for the disk is full; false if it is none."""
+        if isinstance(event, StrongRead | SessionRead):
+            self.answer(event.token, ReadResult(Reason.DISK_LOW))
+        elif isinstance(event, PromoteRequested | ConfigureRequested | Injected):
+            self.answer(event.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
+        else:
+            return False
+        return True
 
     def expire(self, now_ms: float) -> None:
         """Answer those whose deadline has passed, since the core stands still."""
