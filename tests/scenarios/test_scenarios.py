@@ -37,7 +37,8 @@ from retinue.core.messages import (
 )
 from retinue.core.replica import Replica
 from retinue.lab.mutants import MUTANTS
-from tests.core.cluster import FOREVER, Cluster
+from tests.core.cluster import Cluster
+from tests.core.parts import FOREVER
 
 SCRIPTS = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.txt"))}
 
