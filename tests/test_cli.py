@@ -126,6 +126,9 @@ def test_put_sends_the_bytes_of_a_file(make_node: Callable[..., Scripted], tmp_p
         ["put", "k", "v", "--id", "a\nb"],
         ["get", "k", "--url", "http://a:b"],
         ["get", "k", "--url", "ftp://a"],
+        ["get", "k", "--url", "http://a b"],
+        ["scan", "--limit", "0"],
+        ["scan", "--limit", "-1"],
         ["config", "write_quorum"],
         ["scan", "\udcff"],
     ],
@@ -135,6 +138,31 @@ def test_bad_usage_ends_with_2_and_a_sentence(arguments: list[str], capfd: pytes
     said = capfd.readouterr()
     assert said.out == ""
     assert re.fullmatch(r"retinue: .*\.\n", said.err)
+
+
+@pytest.mark.parametrize("verb", [["get", "k"], ["put", "k", "v"]])
+@pytest.mark.parametrize("token", ["a\nb", "\u20ac"])
+def test_what_cannot_be_sent_is_bad_usage_and_not_told(
+    make_node: Callable[..., Scripted],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    verb: list[str],
+    token: str,
+) -> None:
+    monkeypatch.setenv("RETINUE_TOKEN", token)
+    node = make_node()
+    assert cli.main([*verb, "--url", node.url]) == 2
+    monkeypatch.delenv("RETINUE_TOKEN")
+    assert cli.main([*verb, "--url", f"{node.url}/a b"]) == 2
+    assert "does not allow: correct it.\n" in capsys.readouterr().err
+    assert node.asked == []
+
+
+@pytest.mark.parametrize("deadline", ["nan", "inf", "1e300", "-1"])
+def test_the_node_judges_the_deadline(make_node: Callable[..., Scripted], deadline: str) -> None:
+    node = make_node((400, errors.BadRequest("No.").problem()))
+    assert cli.main(["put", "k", "v", "--timeout-ms", deadline, "--url", node.url]) == 2
+    assert f"timeout_ms={float(deadline)}".replace("+", "%2B") in node.asked[0].path
 
 
 def test_a_write_follows_the_hint_at_the_leader(make_node: Callable[..., Scripted]) -> None:

@@ -217,8 +217,7 @@ class Node:
             return self._found(key, await self._ask(key, StrongRead(0, key, deadline)))
         if level == "local":
             return self._found(key, replica.read_local(key))
-        if not replica.serving:
-            raise NotServing("This node is taking over the leadership and cannot show committed values yet: try again.")
+        self._refuse_unrecovered()
         return self._found(key, replica.read_committed(key))
 
     async def _ask(self, key: str, read: StrongRead | SessionRead) -> Row | None:
@@ -235,22 +234,32 @@ class Node:
             raise KeyNotFound(f"Key {key!r} has no value here.", key=key)
         return Found(key, row, self.name, self.role, self.replica.is_committed(row.version))
 
+    def _refuse_unrecovered(self) -> None:
+        if not self.replica.serving:
+            raise NotServing("This node is taking over the leadership and cannot show committed values yet: try again.")
+
     def scan(self, prefix: str, after: str | None, limit: int, level: str | None) -> Page:
         """Up to `limit` keys with `prefix`, above `after`: a state that really existed, at the page's version.
 
-        Raises `NotLeader` if committed or strong state is asked for elsewhere.
+        Raises `NotLeader` if committed state is asked for elsewhere, `NotServing` if this leader has none to show yet.
         """
-        if level in ("committed", "strong") and self.replica.leadership is None:
-            raise self._not_leader(f"a {level} list")
+        if level == "committed":
+            if self.replica.leadership is None:
+                raise self._not_leader("a committed list")
+            self._refuse_unrecovered()
         items = list(islice(self.replica.scan(prefix, after), limit + 1))
         more = len(items) > limit
         return Page(items[:limit], items[limit - 1][0] if more else None, self.replica.log.trusted)
 
     def dump(self) -> list[tuple[str, Row]]:
-        """All keys: the committed state on the leader, the newest rows elsewhere, in key order."""
+        """All keys: the committed state on the leader, the newest rows elsewhere, in key order.
+
+        Raises `NotServing` on a leader that cannot show committed state yet.
+        """
         replica = self.replica
         if replica.leadership is None:
             return list(replica.scan_local())
+        self._refuse_unrecovered()
         keys = sorted(replica.log.rows.keys() | replica.log.versions_of.keys())
         return [(key, row) for key in keys if (row := replica.read_committed(key)) is not None]
 
@@ -320,10 +329,10 @@ class Node:
         return self.config()
 
     async def _set_quorum(self, quorum: object, followers: int) -> None:
-        if not isinstance(quorum, int) or isinstance(quorum, bool) or not 0 <= quorum <= followers:
-            raise InvalidValue(f"write_quorum must be a whole number from 0 to {followers}, the number of followers.")
         if self.replica.leadership is None:
             raise self._not_leader("a change of the write quorum")
+        if not isinstance(quorum, int) or isinstance(quorum, bool) or not 0 <= quorum <= followers:
+            raise InvalidValue(f"write_quorum must be a whole number from 0 to {followers}, the number of followers.")
         self.driver.forget_wanted_quorum()
         token, answer = self.driver.waiting.enter()
         self.driver.post(ConfigureRequested(token, quorum, self.driver.now_ms + CONFIGURE_TIMEOUT_MS))

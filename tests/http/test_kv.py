@@ -265,8 +265,28 @@ def test_what_became_of_a_version(alone: Served) -> None:
     state = alone("GET", f"/writes/{version}").json()
     assert (state["version"], state["state"]) == (version, "committed")
     assert alone("GET", f"/writes/{version + 1000}").status == 404
+    assert (state["kind"], len(state["keys"]), state["idempotency_key"]) == ("put", 1, None)
     for bad in ("0", "-1", "x", "1.0", "", "9" * 30, "%31", "1/2"):
         assert alone("GET", f"/writes/{bad}").status == 400
+
+
+def test_a_version_says_whose_it_is(alone: Served) -> None:
+    one, two, name = fresh(), fresh(), {"Idempotency-Key": fresh()}
+    version = alone("PUT", f"/kv/{one}", {"value": 1}, name).json()["version"]
+    batch = {"writes": [{"key": one, "value": 2}, {"key": two, "delete": True}]}
+    assert alone("POST", "/batch", batch).json()["version"] == version + 1
+    told = [alone("GET", f"/writes/{number}").json() for number in (version, version + 1)]
+    assert [(state["kind"], state["keys"]) for state in told] == [("put", [one]), ("batch", [one, two])]
+    assert [state["idempotency_key"] for state in told] == [name["Idempotency-Key"], None]
+
+
+def test_conditions_that_mean_nothing_are_refused(alone: Served) -> None:
+    before = alone.last_version
+    for headers in ({"If-Match": '"1"'}, {"If-Match": "*"}, {"If-None-Match": "*"}):
+        answer = alone("POST", "/batch", {"writes": [{"key": "a", "value": 1}]}, headers)
+        assert (answer.status, answer.json()["outcome"]) == (400, "not_written")
+    assert alone("DELETE", f"/kv/{fresh()}", headers={"If-None-Match": "*"}).status == 400
+    assert alone.last_version == before
 
 
 def test_w_and_deadlines(alone: Served) -> None:
@@ -281,7 +301,9 @@ def test_bad_reads(alone: Served, query: str) -> None:
     assert alone("GET", f"/kv/a?{query}").status == 400
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "read=dirty", "prefix=%ff", "after=%zz"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "limit=x", "read=dirty", "read=strong", "prefix=%ff", "after=%zz"]
+)
 def test_bad_lists(alone: Served, query: str) -> None:
     assert alone("GET", f"/kv?{query}").status == 400
 

@@ -132,6 +132,29 @@ def test_bodies_without_a_length_are_refused_while_they_are_read(alone: Served) 
     assert alone.last_version == before
 
 
+@pytest.mark.parametrize("ending", [b"Connection: close\r\n", b""], ids=["close", "keep open"])
+def test_whoever_sends_too_much_gets_to_read_why(alone: Served, ending: bytes) -> None:
+    size = 20_000_000
+    with connected(alone) as raw:
+        raw.sendall(HEAD + ending + b"Content-Length: %d\r\n\r\n" % size)
+        for _ in range(20):
+            raw.sendall(b"a" * (size // 20))
+        assert status_of(raw.recv(65_536)) == 413
+        if ending:
+            assert raw.recv(65_536) == b""
+        else:
+            raw.sendall(GET + b"\r\n")
+            assert status_of(raw.recv(65_536)) == 200
+
+
+def test_what_follows_a_last_request_is_not_done(alone: Served) -> None:
+    before = alone.last_version
+    body = b"a" * 2_000_000
+    first = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    alone.client.talk(first + body + HEAD + b"Content-Length: 1\r\n\r\na")
+    assert alone.last_version == before
+
+
 def test_an_endless_body_ends_with_the_connection(alone: Served) -> None:
     with connected(alone) as raw, contextlib.suppress(OSError):
         raw.sendall(HEAD + b"Content-Length: 900000000\r\n\r\n")

@@ -45,6 +45,23 @@ def test_too_few_followers_are_known_at_once(own_cluster: Cluster) -> None:
     assert leader("GET", "/health").status == 200
 
 
+def test_refusals_name_the_quorum_in_force(cluster: Cluster) -> None:
+    leader, follower = cluster.leader, cluster.followers[0]
+    leader("PUT", "/kv/refused", {"value": 1})
+    answers = [
+        follower("PUT", "/kv/refused", {"value": 2}),
+        leader("DELETE", "/kv/never-there"),
+        leader("PUT", "/kv/refused", {"value": 2}, {"If-None-Match": "*"}),
+    ]
+    assert [answer.status for answer in answers] == [403, 404, 412]
+    assert [(answer.json()["acks"], answer.json()["required_quorum"]) for answer in answers] == [(0, 2)] * 3
+
+
+def test_a_stream_that_a_follower_cannot_serve_is_refused(cluster: Cluster) -> None:
+    answer = cluster.followers[0]("GET", "/kv?read=committed", headers={"Accept": "application/x-ndjson"})
+    assert (answer.status, answer.json()["leader"]) == (403, cluster.leader.node.leader_url())
+
+
 def test_a_deadline_that_passes_leaves_the_outcome_unknown(own_cluster: Cluster) -> None:
     leader = own_cluster.leader
     assert leader("PATCH", "/config", {"min_delay_ms": 400, "max_delay_ms": 400}).status == 200

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from tests.http.serving import Served
 
-# What a description cannot say: who leads now, which members there are, that a batch names each key once.
+# What a description cannot say: who leads now, which members there are and how many, that a batch names each key once.
 CONFIG = """
+[parameters]
+"query.w" = "all"
+
 [[operations]]
 include-name = "GET /replica"
 checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 503]

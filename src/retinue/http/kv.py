@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from retinue.node import Found, Page, Receipt
 
 READ_LEVELS = ("committed", "strong", "local")
+
+# A list is a state that existed, which is never the promise of a strong read: nothing newer.
+LIST_LEVELS = ("committed", "local")
 PAGE_LIMIT = 1000
 PAGE_DEFAULT = 100
 
@@ -163,7 +166,7 @@ async def read_one(door: Door, request: Request, key: str) -> Found:
     if not request.query_string:
         return await door.node.read(key, None)
     query = request.query("read", "min_version", "timeout_ms")
-    level = _read_level(query.get("read"))
+    level = _read_level(query.get("read"), READ_LEVELS)
     session = session_token(query.get("min_version"), door.node.replica.epoch)
     deadline_ms = timeout_ms(query.get("timeout_ms"))
     if session is not None:
@@ -195,7 +198,7 @@ async def list_keys(door: Door, request: Request) -> Answer:
     prefix = query.get("prefix", "")
     after = query.get("after")
     limit = whole_number("limit", query.get("limit"), 1, PAGE_LIMIT)
-    level = _read_level(query.get("read"))
+    level = _read_level(query.get("read"), LIST_LEVELS)
     if prefers(request, LINES):
         # The first page is read here: once a stream has begun, it is too late to refuse the request.
         first = door.node.scan(prefix, after, limit or PAGE_LIMIT, level)
@@ -323,9 +326,9 @@ def _refuse_unknown(document: dict[str, object], known: frozenset[str]) -> None:
         raise InvalidValue(f"The member {name} is not known here: use {', '.join(sorted(known))}.")
 
 
-def _read_level(text: str | None) -> str | None:
-    if text is not None and text not in READ_LEVELS:
-        raise BadRequest(f"read must be one of {', '.join(READ_LEVELS)}.")
+def _read_level(text: str | None, levels: tuple[str, ...]) -> str | None:
+    if text is not None and text not in levels:
+        raise BadRequest(f"read must be one of {', '.join(levels)} here.")
     return text
 
 

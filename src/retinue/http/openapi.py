@@ -13,6 +13,7 @@ from retinue import __version__
 from retinue.http.access import Role
 from retinue.http.answer import BYTES, JSON, LINES, PROBLEM
 from retinue.http.body import DEPTH_LIMIT
+from retinue.http.kv import LIST_LEVELS, READ_LEVELS
 from retinue.http.request import TIMEOUT_LEAST_MS, TIMEOUT_LIMIT_MS, VERSION_LIMIT
 from retinue.http.schemas import BODIES, SCHEMAS
 
@@ -71,7 +72,7 @@ _PARAMETERS: dict[str, Document] = {
         "name": "w",
         "in": "query",
         "description": "Acknowledgements to wait for: a number up to that of the followers, `majority` or `all`.",
-        "schema": {"type": "string", "enum": ["0", "majority", "all"]},
+        "schema": {"anyOf": [{"enum": ["majority", "all"]}, {"type": "string", "pattern": "^[0-9]{1,3}$"}]},
     },
     "timeout_ms": {
         "name": "timeout_ms",
@@ -83,7 +84,13 @@ _PARAMETERS: dict[str, Document] = {
         "name": "read",
         "in": "query",
         "description": "What the read may return; by default `committed` on the leader and `local` on followers.",
-        "schema": {"type": "string", "enum": ["committed", "strong", "local"]},
+        "schema": {"type": "string", "enum": list(READ_LEVELS)},
+    },
+    "list_read": {
+        "name": "read",
+        "in": "query",
+        "description": "`committed` asks for a list of the leader's; a list is a state that existed in any case.",
+        "schema": {"type": "string", "enum": list(LIST_LEVELS)},
     },
     "min_version": {
         "name": "min_version",

@@ -167,6 +167,11 @@ class SimulatedNode:
         self._wake()
 
     @property
+    def settled(self) -> bool:
+        """Whether everything that the replica knows is durable."""
+        return self._committing is None
+
+    @property
     def hard(self) -> HardState:
         """What the node says of itself when a link comes up: what is durable."""
         return self.disk.hard

@@ -172,7 +172,7 @@ class Simulation:
         return False
 
     def _equal(self) -> bool:
-        """Whether one node leads, can reach all, and all have trusted all that it has."""
+        """Whether one node leads, can reach all, and all have trusted all that it has, durably."""
         serving = self.faults.serving()
         if len(serving) != 1 or serving[0].replica is None:
             return False
@@ -180,7 +180,10 @@ class Simulation:
         last = leader.log.last
         everybody = leader.leadership is not None and leader.leadership.reachable == FOLLOWERS
         return everybody and all(
-            node.replica is not None and node.replica.log.trusted == last and not node.replica.log.above
+            node.settled
+            and node.replica is not None
+            and node.replica.log.trusted == last
+            and not node.replica.log.above
             for node in self.nodes.values()
         )
 
