@@ -50,6 +50,7 @@ from retinue.network import Conditions, Network
 from retinue.peers import Member, Peers
 from retinue.settings import Settings
 from retinue.store import Store
+from retinue.store_files import DATABASE_NAME
 from retinue.streams import SnapshotStreams
 from retinue.waiting import WaitingRoom
 
@@ -328,14 +329,18 @@ class Driver:
             self.post(Tick())
 
     def _check_disk(self) -> None:
-        if not self.settings.memory:
-            low = shutil.disk_usage(self.settings.data_dir).free < self.settings.min_free_bytes
-            if low != self.replica.disk_low:
-                log.warning(
-                    "writes are %s: the disk has %s free space",
-                    *(("refused", "little") if low else ("taken", "enough")),
-                )
-                self.post(DiskLow(low))
+        if self.settings.memory or self._stopped:
+            return
+        try:
+            low = shutil.disk_usage(self.settings.data_dir / DATABASE_NAME).free < self.settings.min_free_bytes
+        except OSError as error:
+            lost = f"The data in {self.settings.data_dir} is out of reach ({error.strerror})"
+            self.fail(StorageError(f"{lost}: the node stops, for a restart would forget what it acknowledges now."))
+            return
+        if low != self.replica.disk_low:
+            how, space = ("refused", "little") if low else ("taken", "enough")
+            log.warning("writes are %s: the disk has %s free space", how, space)
+            self.post(DiskLow(low))
 
     def _answer_without_core(self, now_ms: float) -> None:
         """The disk is full, so the core stands still. What has not reached it is refused: nothing of it is written."""

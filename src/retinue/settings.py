@@ -196,7 +196,7 @@ class Settings:
         integer(1, BYTES_MAX), "bytes of values that may wait at once; more are refused", 64 * MIB, unit="bytes"
     )
     log_retention: int = _setting(
-        integer(0, COUNT_MAX), "versions of history to keep for catching up and for watches", 100_000, unit="versions"
+        integer(0, COUNT_MAX), "versions of history to keep for catching up and for retries", 100_000, unit="versions"
     )
     min_free_bytes: int = _setting(
         integer(0, BYTES_MAX), "writes are refused while the disk has less free space than this", 64 * MIB, unit="bytes"
