@@ -67,8 +67,11 @@ class Dialer:
         pause_s = FIRST_PAUSE_S
         while True:
             # A cut link does not answer: the same as dialing into it and waiting.
-            if not self._events.is_cut(self._name) and await self._dial():
-                pause_s = FIRST_PAUSE_S
+            try:
+                if not self._events.is_cut(self._name) and await self._dial():
+                    pause_s = FIRST_PAUSE_S
+            except Exception:
+                _logger.exception("dialing %s failed in a way that is a bug; it goes on", self._name)
             await asyncio.sleep(pause_s * _jitter.uniform(0.5, 1))
             pause_s = LONGEST_PAUSE_S if self.refused else min(2 * pause_s, LONGEST_PAUSE_S)
 

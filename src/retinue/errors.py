@@ -138,14 +138,6 @@ class MethodNotAllowed(RetinueError):
     exit_code = EXIT_USAGE
 
 
-class NotAcceptable(RetinueError):
-    """No form of the answer fits the `Accept` header."""
-
-    status = 406
-    title = "Not acceptable"
-    exit_code = EXIT_USAGE
-
-
 class Conflict(RetinueError):
     """The request does not fit the state: another change of the same thing is under way."""
 
@@ -158,13 +150,6 @@ class WindowExceeded(Conflict):
     """A replicated version lies too far above what this node holds."""
 
     title = "Version beyond the window"
-
-
-class Gone(RetinueError):
-    """The history asked for has been compacted away."""
-
-    status = 410
-    title = "History is gone"
 
 
 class ConditionFailed(RetinueError):
@@ -182,14 +167,6 @@ class TooLarge(RetinueError):
     title = "Too large"
     exit_code = EXIT_USAGE
     outcome = NOT_WRITTEN
-
-
-class UriTooLong(RetinueError):
-    """A request line above its limit."""
-
-    status = 414
-    title = "Address too long"
-    exit_code = EXIT_USAGE
 
 
 class UnsupportedMediaType(RetinueError):
@@ -338,13 +315,6 @@ class ClusterError(RetinueError):
     """The local cluster of processes could not be started, stopped or reached."""
 
     title = "Cluster failed"
-
-
-class CheckFailed(RetinueError):
-    """A check of what the cluster promises found a violation."""
-
-    title = "Check failed"
-    exit_code = EXIT_VIOLATION
 
 
 def _all_errors(root: type[RetinueError]) -> list[type[RetinueError]]:

@@ -267,6 +267,8 @@ class Settings:
         return {d.name: _plain(getattr(self, d.name)) for d in DEFINITIONS}
 
     def _check(self) -> None:
+        if self.role == "follower" and self.follower_id == "leader":
+            raise self._refuse("follower_id", "this is the name of the leader: use the follower's number")
         if self.role == "leader" and self.write_quorum > len(self.followers):
             count = len(self.followers)
             allowed = f"use 0 to {count}" if count else "use 0"

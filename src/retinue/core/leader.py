@@ -122,7 +122,7 @@ class Leadership:
 
     def refuse(self, write: Write, reason: Reason) -> None:
         """Answer a write that has no version, and will not get one."""
-        required = self.quorum if write.acks is None else write.acks
+        required = max(self.quorum, write.acks or 0)
         self.reply(write.token, Result(Outcome.NOT_WRITTEN, reason, required=required))
 
     def _refusal(self, write: Write, reachable: int) -> Reason | None:

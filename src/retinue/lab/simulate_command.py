@@ -15,11 +15,10 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from retinue.errors import EXIT_USAGE, EXIT_VIOLATION
 from retinue.lab.mutants import MUTANTS
 from retinue.lab.simulator import Report, Simulation
 
-EXIT_VIOLATION = 7
-EXIT_USAGE = 2
 _SHOWN_SEEDS = 5
 _SHOWN_VIOLATIONS = 4
 
