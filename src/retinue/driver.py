@@ -341,8 +341,7 @@ class Driver:
             self.fail(StorageError(f"{lost}: the node stops, for a restart would forget what it acknowledges now."))
             return
         if low != self.replica.disk_low:
-            how, space = ("refused", "little") if low else ("taken", "enough")
-            log.warning("writes are %s: the disk has %s free space", how, space)
+            log.warning("the disk has %s free space for writes", "too little" if low else "enough")
             self.post(DiskLow(low))
 
     def _refuse_queued(self) -> None:
