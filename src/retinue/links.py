@@ -136,6 +136,9 @@ class Link(asyncio.Protocol):
         self._end()
         if self._transport is not None:
             self._transport.abort()
+            if not self._transport.is_closing():
+                # uvloop closes the handle of a connection whose dialer was cancelled, and tells its protocol nothing.
+                self.connection_lost(None)
 
     def _end(self) -> None:
         if self.is_closed:

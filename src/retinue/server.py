@@ -24,6 +24,8 @@ from retinue.store import Store
 log = logging.getLogger("retinue")
 
 # Cyclic garbage is rare here; collecting less often keeps pauses away from requests.
+SLOW_STOP_S = 7.0
+
 GC_THRESHOLDS = (50_000, 50, 50)
 
 
@@ -84,8 +86,16 @@ async def _serve_node(node: Node, settings: Settings, ended: asyncio.Future[Reti
             raise error
         return EXIT_DONE
     finally:
+        slow = asyncio.get_running_loop().call_later(SLOW_STOP_S, _tell_what_is_left)
         await door.stop()
         await node.driver.stop()
+        slow.cancel()
+
+
+def _tell_what_is_left() -> None:
+    """A stop that takes so long waits for something: say for what."""
+    for task in asyncio.all_tasks():
+        log.warning("the stop takes long; still under way: %r", task)
 
 
 def _read_secret(settings: Settings) -> bytes:
