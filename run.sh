@@ -14,7 +14,7 @@ usage() {
 
   start [NODE]              start the local cluster in the background, or what is missing of it
   stop [NODE]               stop it
-  restart [NODE]            stop and start with the same data and settings
+  restart [NODE]            stop and start with the same data and the settings it was started with
   status [--json]           show the nodes
   logs [NODE] [--follow]    print what the nodes wrote
   test [--long] [--containers]

@@ -205,3 +205,18 @@ def test_a_stranger_that_takes_too_long_is_cut_off() -> None:
             writer.close()
 
     run(scenario())
+
+
+def test_links_given_up_while_they_are_dialed_do_not_hold_up_the_stop() -> None:
+    async def scenario() -> None:
+        async with linked("leader", "follower1") as (leader, _):
+            for turns in range(60):
+                leader.peers.close_links()
+                leader.peers.open_links()
+                for _turn in range(turns % 12):
+                    await asyncio.sleep(0)
+            leader.peers.close_links()
+            async with asyncio.timeout(10):
+                await leader.peers.stop()
+
+    run(scenario())

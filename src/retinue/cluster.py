@@ -153,7 +153,8 @@ class Cluster:
         with cluster_state.locked(self.data_dir):
             running = {name: process for name in self._chosen(names) if (process := self._process(name))}
             self._end(running, timeout_s)
-            self._write_state(dict.fromkeys(running), stopped=names is None)
+            some_left = any(self.running(name) for name in self.names)
+            self._write_state(dict.fromkeys(running), stopped=not some_left if running else self.stopped)
         return list(running)
 
     def restart(self, name: str) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from retinue.cli import main
 from retinue.cluster import Cluster
 from retinue.cluster_state import STATE_FILE
-from retinue.errors import ClusterError, SettingsError
+from retinue.errors import EXIT_USAGE, ClusterError, SettingsError
 from retinue.ports import free_ports, taken_port
 from retinue.processes import Process, spawn
 
@@ -200,3 +201,23 @@ def test_a_new_write_quorum_is_in_force_when_the_start_is_done(tmp_path: Path) -
         with Cluster(tmp_path, ports, {"write_quorum": quorum}) as cluster:
             receipt = cluster.request("leader", "PUT", "/kv/k", {"value": quorum}, timeout_s=10).checked().json()
             assert str(receipt["required_quorum"]) == quorum
+
+
+def test_a_cluster_whose_last_node_was_stopped_is_stopped(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "c", free_ports(2), {"write_quorum": "0"})
+    with cluster:
+        cluster.stop(["follower1"])
+        assert not cluster.stopped
+        cluster.stop(["leader"])
+        assert cluster.stopped
+        assert cluster.stop(["leader"]) == []
+        assert cluster.stopped
+
+
+def test_another_number_of_followers_is_refused_before_anything_stops(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "c", free_ports(3), {"write_quorum": "1"}) as cluster:
+        for verb in ("restart", "start"):
+            assert main([verb, "--data-dir", str(cluster.data_dir), "--follower-count", "1"]) == EXIT_USAGE
+            assert all(node.healthy for node in cluster.status())
+        cluster.stop()
+        assert main(["start", "--data-dir", str(cluster.data_dir), "--follower-count", "1"]) == EXIT_USAGE

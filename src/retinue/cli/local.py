@@ -146,15 +146,30 @@ def _start(parsed: argparse.Namespace) -> int:
         cluster = before
     else:
         cluster = wish.cluster()
+        _refuse_other_size(before, cluster)
     with _waiting(f"starting {parsed.node or f'{len(cluster.names)} nodes'}"):
         started = cluster.start([parsed.node] if parsed.node else None)
     return _tell_started(parsed, cluster, started)
+
+
+def _refuse_other_size(before: Cluster | None, cluster: Cluster) -> None:
+    """The number of nodes is part of the data. Raises `SettingsError` before anything is stopped or started."""
+    if before is None or len(before.names) == len(cluster.names):
+        return
+    data = before.node_dir("leader")
+    if data.is_dir() and any(data.iterdir()):
+        count, known = len(cluster.names) - 1, len(before.names) - 1
+        raise SettingsError(
+            f"FOLLOWER_COUNT={count} is not allowed: the data in {before.data_dir} belongs to a cluster with {known} "
+            f"followers: use {known}, or another DATA_DIR."
+        )
 
 
 def _restart(parsed: argparse.Namespace) -> int:
     wish = read_wish(parsed, os.environ)
     before = Cluster.load(wish.data_dir)
     cluster = wish.cluster(before)
+    _refuse_other_size(before, cluster)
     names = [parsed.node] if parsed.node else None
     if parsed.node and before is not None and wish.differs_from(before):
         raise SettingsError("The nodes of a cluster share their settings: restart all of them to change one.")

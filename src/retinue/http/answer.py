@@ -66,8 +66,8 @@ class Answer:
 
 
 def json_answer(content: object, status: int = 200, headers: Headers | None = None) -> Answer:
-    """`content` as JSON."""
-    return Answer(status, encode_json(content), JSON, headers)
+    """`content` as JSON, with a newline at its end for those who read it in a terminal."""
+    return Answer(status, encode_json(content) + b"\n", JSON, headers)
 
 
 def entity_tag(version: int) -> bytes:

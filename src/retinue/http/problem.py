@@ -48,7 +48,7 @@ def problem_answer(error: RetinueError, write: WriteContext | None = None) -> An
     members = error.problem()
     if write is not None:
         _add_write_members(members, error, write)
-    return Answer(error.status, encode_json(members), PROBLEM, _headers(error))
+    return Answer(error.status, encode_json(members) + b"\n", PROBLEM, _headers(error))
 
 
 def _add_write_members(members: dict[str, object], error: RetinueError, write: WriteContext) -> None:
