@@ -262,7 +262,6 @@ class Diverged(msgspec.Struct, frozen=True, array_like=True, tag="diverged"):
 
 
 Request = Seal | Append | Heartbeat | Confirm | Fetch | Snapshot
-Response = Promise | Ack | Confirmed | Fetched | Snapshot | Rejected | Diverged
 Message = (
     Seal | Append | Heartbeat | Confirm | Fetch | Snapshot | Promise | Ack | Confirmed | Fetched | Rejected | Diverged
 )

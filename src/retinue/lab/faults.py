@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from retinue.core.messages import ConfigureRequested, DiskLow, PromoteRequested
-from retinue.core.quorum import promises_needed
 from retinue.lab.plan import Plan
 from retinue.lab.simulated_network import SimulatedNetwork
 from retinue.lab.simulated_node import SimulatedNode
@@ -231,8 +230,3 @@ class Faults:
             self.promote(fixed)
         elif voters:
             self.promote(self.time.random.choice(voters))
-
-    def enough_voters(self) -> bool:
-        """Whether a take-over can succeed at all."""
-        voters = sum(node.disk.hard.voter for node in self.nodes.values())
-        return voters >= promises_needed(len(self.names), self.plan.write_quorum)
