@@ -1,0 +1,1 @@
+"""What remains of a run of an experiment: its folder, its tables, its pictures, its page."""
