@@ -145,6 +145,7 @@ def test_sending_again_waits_longer_than_the_largest_delay(distribution: str) ->
         ({"links": {"follower1": 5}}, "links.follower1 must be an object with some of min_ms"),
         ({"links": {"follower1": {"delay": 5}}}, "links.follower1 must be an object with some of min_ms"),
         ({"links": {"follower1": {"cut": 1}}}, "links.follower1.cut must be true or false"),
+        ({"in_order_delivery": "yes"}, "in_order_delivery must be true or false"),
         ({"links": {"follower1": {"loss": None}}}, "links.follower1.loss must be a number"),
         ({"jitter": 5}, "no setting 'jitter'"),
     ],

@@ -42,6 +42,29 @@ def test_every_copy_arrives_after_its_own_delay(loop_factory: NewLoop) -> None:
     run(scenario(), loop_factory)
 
 
+def test_in_order_no_entry_overtakes_another_and_the_draws_stay_the_same() -> None:
+    conditions = Conditions("uniform", 0, 100, in_order=True)
+
+    async def scenario() -> None:
+        async with linked("leader", "follower1", leader_options={"conditions": conditions}) as (leader, follower):
+            begin_s = time.monotonic()
+            drawn_ms = []
+            for version in range(1, 101):
+                drawn = leader.peers.replicate(["follower1"], append(version))
+                assert drawn is not None
+                drawn_ms += drawn["follower1"]
+            await until(lambda: len(follower.arrived_s) == 100)
+            assert list(follower.arrived_s) == list(range(1, 101))
+            arrived_ms = [(at_s - begin_s) * 1000 for at_s in follower.arrived_s.values()]
+            held_up_ms = [max(drawn_ms[: version + 1]) for version in range(100)]
+            assert all(arrived >= due for arrived, due in zip(arrived_ms, held_up_ms, strict=True))
+            assert held_up_ms[50] > drawn_ms[50], "the seed must make the middle one wait"
+            expected = Network(conditions, seed=1)
+            assert drawn_ms == [expected.draw_delay_ms("follower1") for _ in range(100)]
+
+    run(scenario())
+
+
 def test_what_is_due_together_is_one_append_with_the_latest_commit_point() -> None:
     async def scenario() -> None:
         options = {"conditions": Conditions("fixed", 0, 60)}

@@ -78,10 +78,14 @@ class DelayedEntries:
         if not network.conditions(peer).delayed:
             _enqueue(link, head, [entry for _, entry in arriving])
             return drawn_ms
+        in_order = network.conditions(peer).in_order
         for delay_ms, entry in arriving:
             if not link.reserve(len(entry) + WAITING_ENTRY_BYTES):
                 break
-            self._timer.schedule(now_s + delay_ms / 1000, _Copy(link, head, entry))
+            due_s = now_s + delay_ms / 1000
+            if in_order:
+                due_s = link.delayed_until_s = max(due_s, link.delayed_until_s)
+            self._timer.schedule(due_s, _Copy(link, head, entry))
         return drawn_ms
 
     def _due(self, copies: list[_Copy]) -> None:

@@ -4,6 +4,11 @@ Everything that happens to a node goes through one inbox. Whatever has arrived b
 stepped through the core together; what the core wants saved becomes one transaction with one sync (group commit), and
 only when that is durable are the other effects performed, in order. While a transaction is under way the inbox waits:
 what arrives then is the next group.
+
+New entries are the exception: they leave for the followers before this node's own sync, so that all disks work at the
+same time. That is safe because acknowledgements of theirs go through the inbox: nothing counts as committed before
+this node has it too. If this node dies in between, the entry is one that was never committed, like any other that a
+take-over finds.
 """
 
 from __future__ import annotations
@@ -13,10 +18,10 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from retinue.commits import GroupCommit
 from retinue.core.messages import (
     Append,
     CloseLinks,
@@ -44,7 +49,7 @@ from retinue.core.messages import (
     Write,
 )
 from retinue.core.replica import Limits, Replica
-from retinue.errors import DiskFull, NotServing, RetinueError, SettingsError, StorageError
+from retinue.errors import DiskFull, RetinueError, SettingsError, StorageError
 from retinue.membership import identity_of, known_members, refuse_members, with_own_url
 from retinue.network import Conditions, Network
 from retinue.peers import Member, Peers
@@ -58,10 +63,8 @@ log = logging.getLogger("retinue.driver")
 
 TICK_S = 0.05
 DISK_CHECK_S = 1.0
-DISK_RETRY_S = 0.2
 PATIENCE_S = 0.5  # Past a deadline, until the driver answers in place of a core that a slow disk holds up.
 RANGE_LIMIT_BYTES = 4 << 20
-SLOW_SYNC_MS = 0.5
 DELAYS_KEPT = 200_000
 CONFIGURE_PATIENCE_MS = 30_000.0
 
@@ -85,7 +88,8 @@ class Driver:
         self.name = name
         names = tuple(member.name for member in self.members)
         self.replica = Replica(name, names, image, write_quorum=settings.write_quorum, limits=limits)
-        shared = Conditions(settings.delay_distribution, settings.min_delay_ms, settings.max_delay_ms, settings.loss)
+        law = (settings.delay_distribution, settings.min_delay_ms, settings.max_delay_ms)
+        shared = Conditions(*law, loss=settings.loss, in_order=settings.in_order_delivery)
         self.network = Network(shared, seed=settings.seed)
         self.peers = Peers(
             network=self.network,
@@ -102,13 +106,11 @@ class Driver:
         )
         self.waiting = WaitingRoom()
         self.started = False
-        self.disk_full = False
         self.delays_ms: dict[int, dict[str, float]] = {}
         self._inbox: list[Event] = []
         self._writes: list[Write] = []
         self._scheduled = False
-        self._committing: asyncio.Future[None] | None = None
-        self._executor: ThreadPoolExecutor | None = None
+        self._commits = GroupCommit(store, self.fail)
         self._disk_checked_s = 0.0
         self._tick_handle: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -124,8 +126,7 @@ class Driver:
         """
         self._loop = asyncio.get_running_loop()
         self._on_failure = on_failure
-        if self.store.sync_cost_ms() > SLOW_SYNC_MS:
-            self._executor = ThreadPoolExecutor(1, "commit")
+        self._commits.start()
         await self._listen()
         self.pace()
         self.post(Started(self.settings.role == "leader", cluster_id))
@@ -144,12 +145,9 @@ class Driver:
         self._stopped = True
         if self._tick_handle is not None:
             self._tick_handle.cancel()
-        if self._committing is not None:
-            await asyncio.wait([self._committing], timeout=5)
+        await self._commits.stop()
         await self.peers.stop()
         self.waiting.close()
-        if self._executor is not None:
-            self._executor.shutdown()
         self.store.close()
 
     def fail(self, error: RetinueError) -> None:
@@ -176,9 +174,14 @@ class Driver:
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._committing is None and not self._stopped:
+        if not self._scheduled and not self._commits.busy and not self._stopped:
             self._scheduled = True
             self._loop.call_soon(self._run)
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether a transaction waits for space on the disk; the core stands still meanwhile."""
+        return self._commits.disk_full
 
     @property
     def now_ms(self) -> float:
@@ -191,14 +194,12 @@ class Driver:
         Only without a write quorum can it be shown sooner: any acknowledgement follows this node's own sync.
         """
         leadership = self.replica.leadership
-        while self._committing is not None and leadership is not None and leadership.quorum == 0:
-            if self.disk_full:
-                raise NotServing("The disk is full, so the last writes are not durable yet: free some space.")
-            await asyncio.shield(self._committing)
+        while self._commits.busy and leadership is not None and leadership.quorum == 0:
+            await self._commits.finished()
 
     def _run(self) -> None:
         self._scheduled = False
-        if self._committing is not None or self._stopped:
+        if self._commits.busy or self._stopped:
             return
         events, self._inbox = self._inbox, []
         self.started = True
@@ -213,6 +214,8 @@ class Driver:
                 for effect in self.replica.step(event, now_ms):
                     if isinstance(effect, Save):
                         saves.append(effect)
+                    elif isinstance(effect, Replicate):
+                        self._replicate(effect)
                     else:
                         others.append(effect)
         except Exception as error:
@@ -221,56 +224,15 @@ class Driver:
             self.fail(RetinueError(f"The node stops, an invariant is broken: {error!r}. Keep its data and report it."))
             return
         if saves:
-            self._commit(self._streams.without_deletions(saves), others)
+            self.peers.flush()
+            self._commits.commit(self._streams.without_deletions(saves), lambda: self._committed(others))
         else:
             self._perform(others)
 
-    # --- saving ---
-
-    def _commit(self, saves: list[Save], others: list[Effect]) -> None:
-        if self._executor is not None:
-            self._committing = self._loop.create_future()
-            work = self._loop.run_in_executor(self._executor, self.store.commit, saves)
-            work.add_done_callback(lambda done: self._committed(done.exception(), saves, others))
-        else:
-            self._commit_here(saves, others)
-
-    def _commit_here(self, saves: list[Save], others: list[Effect]) -> None:
-        error: BaseException | None = None
-        try:
-            self.store.commit(saves)
-        except Exception as failed:
-            error = failed
-        self._committed(error, saves, others)
-
-    def _committed(self, error: BaseException | None, saves: list[Save], others: list[Effect]) -> None:
-        """A transaction has ended. One that found the disk full is tried again: the core has already taken its step."""
-        if isinstance(error, DiskFull):
-            if not self.disk_full:
-                log.error("%s", error.detail)
-            self.disk_full = True
-            settling, self._committing = self._committing, self._loop.create_future()
-            if settling is not None:
-                settling.set_result(None)
-            self._loop.call_later(DISK_RETRY_S, self._commit_again, saves, others)
-            return
-        if error is not None:
-            self.fail(error if isinstance(error, RetinueError) else StorageError(f"The store failed: {error!r}."))
-        committing, self._committing = self._committing, None
-        if committing is not None:
-            committing.set_result(None)
-        if error is None:
-            self.disk_full = False
-            self._perform(others)
-            if self._inbox or self._writes:
-                self._schedule()
-
-    def _commit_again(self, saves: list[Save], others: list[Effect]) -> None:
-        if self._stopped:
-            assert self._committing is not None
-            self._committing.set_result(None)
-        else:
-            self._commit_here(saves, others)
+    def _committed(self, others: list[Effect]) -> None:
+        self._perform(others)
+        if self._inbox or self._writes:
+            self._schedule()
 
     # --- performing ---
 
@@ -280,8 +242,6 @@ class Driver:
                 self.waiting.answer(effect.token, effect.result)
             elif isinstance(effect, Send):
                 self.peers.send(effect.to, effect.message)
-            elif isinstance(effect, Replicate):
-                self._replicate(effect)
             elif isinstance(effect, SendRange):
                 self._send_range(effect)
             elif isinstance(effect, SendSnapshot):
@@ -326,7 +286,7 @@ class Driver:
             self._want_quorum()
         if self.disk_full:
             self._refuse_queued()
-        if self._committing is not None:
+        if self._commits.busy:
             self.waiting.expire((now_s - PATIENCE_S) * 1000)
         if not any(isinstance(event, Tick) for event in self._inbox[:8]):
             self.post(Tick())

@@ -87,6 +87,7 @@ class Link(asyncio.Protocol):
         self.round_trip_ms: float | None = None
         self.sent_bytes = self.received_bytes = 0
         self.delayed_bytes = 0
+        self.delayed_until_s = 0.0
         self._loop = loop
         self._events = events
         self._queue_limit_bytes = queue_limit_bytes

@@ -6,6 +6,8 @@ the same for all links unless one has its own, and may be changed while the node
 * The delay is drawn per entry and follower. Only replicated entries are delayed.
 * Loss drops a copy of an entry, or any other message, that this node sends. It acts on one direction: to lose
   acknowledgements as well, set it on the other node too.
+* In order, a link delivers an entry no sooner than those sent before it, as one TCP connection would: a late entry
+  holds up all that follow. Otherwise entries overtake each other.
 * A cut acts on both directions of the link, from whichever end it is set. TCP stays open, as with a pulled cable.
 
 What we leave out: bandwidth, duplication, and delays that depend on each other. With a seed, the draws of one link
@@ -42,8 +44,9 @@ _SHARED_FIELDS = {
     "max_delay_ms": "max_ms",
     "delay_distribution": "distribution",
     "loss": "loss",
+    "in_order_delivery": "in_order",
 }
-_LINK_FIELDS = ("min_ms", "max_ms", "distribution", "loss", "cut")
+_LINK_FIELDS = ("min_ms", "max_ms", "distribution", "loss", "in_order", "cut")
 
 
 class Conditions(msgspec.Struct, frozen=True):
@@ -56,13 +59,15 @@ class Conditions(msgspec.Struct, frozen=True):
     * `exponential`: a plus an exponential of mean b - a, so the mean is b; more than a third of the draws lie above b
     * `lognormal`: a plus a lognormal of median (b - a) / 2 and sigma 0.5; mean a + 0.567 (b - a); 8 % lie above b
 
-    `loss` is the probability, 0 to 1, that a message is dropped. Raises `ValueError` with one sentence.
+    `loss` is the probability, 0 to 1, that a message is dropped. With `in_order` no entry overtakes another. Raises
+    `ValueError` with one sentence.
     """
 
     distribution: str = "uniform"
     min_ms: float = 0.0
     max_ms: float = 0.0
     loss: float = 0.0
+    in_order: bool = False
     cut: bool = False
 
     def __post_init__(self) -> None:
@@ -171,10 +176,11 @@ class Network:
     def configure(self, patch: Mapping[str, object], peers: Collection[str]) -> None:
         """Change what `patch` names, all of it or (with a `ValueError`) nothing.
 
-        * `min_delay_ms`, `max_delay_ms`, `delay_distribution`, `loss`: all links that have no value of their own
+        * `min_delay_ms`, `max_delay_ms`, `delay_distribution`, `loss`, `in_order_delivery`: all links that have no
+          value of their own
         * `seed`: an integer or `None`; starts the draws of all links anew
-        * `links`: per peer an object of `min_ms`, `max_ms`, `distribution`, `loss`, `cut` (its own from now on), or
-          `None` to make it like the others
+        * `links`: per peer an object of `min_ms`, `max_ms`, `distribution`, `loss`, `in_order`, `cut` (its own from now
+          on), or `None` to make it like the others
         * `cut`: the peers whose links are cut from now on; the others are healed
 
         `peers` are the names that may occur.
@@ -212,7 +218,7 @@ def _checked(name: str, field: str, value: object) -> object:
         if not isinstance(value, str):
             raise ValueError(f"{name} must be one of {', '.join(DISTRIBUTIONS)}.")
         return value
-    if field == "cut":
+    if field in ("cut", "in_order"):
         if not isinstance(value, bool):
             raise ValueError(f"{name} must be true or false.")
         return value

@@ -178,6 +178,9 @@ class Settings:
         choice("uniform", "fixed", "exponential", "lognormal"), "how delays are spread", "uniform"
     )
     loss: float = _setting(number(0, 1), "share of the frames on a link that the simulated network loses", 0.0)
+    in_order_delivery: bool = _setting(
+        switch, "let no replicated entry overtake another on a link with simulated delays", default=False
+    )
     seed: int | None = _setting(
         optional(integer(0, 2**63 - 1)), "makes the simulated network draw the same delays again", default_text="random"
     )

@@ -58,7 +58,7 @@ def test_a_trusted_prefix_that_grew_is_saved_after_a_while() -> None:
     cluster.advance(1)
     assert cluster[F1].log.trusted == 1
     assert cluster.disks[F1].hard.trusted == 0
-    cluster.advance(998)
+    cluster.advance(198)
     assert cluster.disks[F1].hard.trusted == 0
     cluster.advance(1)
     hard = cluster.disks[F1].hard

@@ -1,8 +1,8 @@
 """What a node must never forget, and how it becomes durable.
 
 A step of the core collects saves; the driver commits them in one transaction before anybody is told what follows from
-them. The hard state is written with every other save, and by itself when a promise or the identity changed. A trusted
-prefix that grew is written now and then: after a crash it grows again from what the leader says.
+them. The hard state is written when a promise or the identity changed, and with what replaces or deletes rows. A
+trusted prefix that grew is written now and then: after a crash it grows again from what the leader says.
 
 Nothing that is saved or sent shares anything mutable with the node.
 """
@@ -88,7 +88,7 @@ class Durable:
 
     def take_saves(self, now_ms: float) -> list[Save]:
         """What this step has to make durable."""
-        if self._unsaved or any(type(save) is not Compact for save in self._saves):
+        if self._unsaved:
             self._saves.append(SaveState(self.hard_state()))
             self._unsaved = False
             self._saved_trusted, self._saved_ms = self.log.trusted, now_ms
@@ -161,7 +161,9 @@ class Durable:
                 self.log.accept(entry)
                 self.log.settle()
                 taken.append(entry)
-        self.save_entries(taken, [], 0, 0)
+        if taken:
+            self.save_entries(taken, [], 0, 0)
+            self.save_state()
         self.trusted_more()
 
     def install(self, snapshot: Snapshot) -> None:
@@ -170,6 +172,7 @@ class Durable:
         log.install(snapshot.trusted, snapshot.floor, snapshot.chain, snapshot.entries)
         log.configuration, log.configuration_version = snapshot.configuration, snapshot.configuration_version
         self._saves.append(Install(snapshot.trusted, snapshot.entries))
+        self.save_state()
         self.trusted_more()
 
     def trusted_more(self) -> None:

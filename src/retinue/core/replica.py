@@ -72,7 +72,7 @@ class Limits(msgspec.Struct, frozen=True):
     seal_retry_ms: float = 500.0
     snapshot_retry_ms: float = 60_000.0
     founding_wait_ms: float = 3000.0
-    state_save_ms: float = 1000.0
+    state_save_ms: float = 200.0
 
 
 class Replica(Durable, Reads):

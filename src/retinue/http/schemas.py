@@ -107,6 +107,7 @@ _CONFIG: dict[str, Schema] = {
     "max_delay_ms": _DELAY | {"description": "At least `min_delay_ms`."},
     "delay_distribution": _DISTRIBUTION,
     "loss": _SHARE,
+    "in_order_delivery": {"type": "boolean"},
     "seed": {"type": ["integer", "null"]},
     "links": {
         "type": "object",
@@ -118,6 +119,7 @@ _CONFIG: dict[str, Schema] = {
                 "max_ms": _DELAY,
                 "distribution": _DISTRIBUTION,
                 "loss": _SHARE,
+                "in_order": {"type": "boolean"},
                 "cut": {"type": "boolean"},
             },
             closed=True,

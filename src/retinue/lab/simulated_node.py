@@ -1,8 +1,9 @@
 """A driver of the core on virtual time: one node with its inbox, its disk, and the ways in which it fails.
 
 What waits in the inbox is stepped together and committed as one transaction (group commit). While a commit is under way
-the core is not stepped; what it asked for besides happens when the transaction is durable. A crash loses the replica
-and the inbox, and by chance the transaction under way. A pause stops all but the disk.
+the core is not stepped; what it asked for besides happens when the transaction is durable. Only new entries leave for
+the followers at once. A crash loses the replica and the inbox, and by chance the transaction under way. A pause stops
+all but the disk.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from retinue.lab.trace import describe
 from retinue.lab.virtual_time import VirtualTime
 
 RANGE_BYTES = 2_000
-"""Byte limit of one catch-up range: small, so that catching up takes several rounds."""
+"""Byte limit of one catch-up range, unless the setup has another: small, so that catching up takes several rounds."""
 
 _SAVES = (SaveEntries, SaveState, SaveEpoch, Compact, Install)
 _TICK = Tick()
@@ -80,6 +81,7 @@ class NodeSetup(msgspec.Struct, frozen=True):
     replica: type[Replica] = Replica
     disk: type[SimulatedDisk] = SimulatedDisk
     performs_early: bool = False
+    range_bytes: int = RANGE_BYTES
 
 
 class SimulatedNode:
@@ -215,6 +217,8 @@ class SimulatedNode:
             for effect in self._step(event):
                 if type(effect) in _SAVES:
                     saves.append(effect)  # type: ignore[arg-type]
+                elif isinstance(effect, Replicate):
+                    self._replicate(effect)
                 else:
                     others.append(effect)
         if not saves:
@@ -284,13 +288,14 @@ class SimulatedNode:
             else:
                 self._perform_rare(effect)
 
+    def _replicate(self, effect: Replicate) -> None:
+        for to in effect.to:
+            self.wires.replicate(self.name, to, effect.message)
+
     def _perform_rare(self, effect: Effect) -> None:
         wires, disk = self.wires, self.disk
-        if isinstance(effect, Replicate):
-            for to in effect.to:
-                wires.replicate(self.name, to, effect.message)
-        elif isinstance(effect, SendRange):
-            entries = disk.read_range(effect.after, effect.upto, RANGE_BYTES)
+        if isinstance(effect, SendRange):
+            entries = disk.read_range(effect.after, effect.upto, self.setup.range_bytes)
             if effect.fetched:
                 wires.send(self.name, effect.to, Fetched(effect.epoch, effect.after, entries))
             else:
