@@ -324,7 +324,7 @@ class Driver:
         if leadership.quorum == self._wanted_quorum:
             self._wanted_quorum = None
         else:
-            token, _ = self.waiting.enter()
+            token, _ = self.waiting.enter_future()
             self.post(ConfigureRequested(token, self._wanted_quorum, self.now_ms + CONFIGURE_PATIENCE_MS))
 
     def pace(self) -> None:

@@ -120,7 +120,7 @@ class Node:
             condition = Condition(present=True)
         begun_ms = driver.now_ms
         deadline = begun_ms + (self.settings.write_timeout_ms if timeout_ms is None else timeout_ms)
-        token, answer = driver.waiting.enter(deadline)
+        token, answer = driver.waiting.enter_future(deadline)
         driver.propose(Write(token, changes, deadline, batch, condition, request_id, acks))
         result = await answer
         assert isinstance(result, Result)
@@ -181,7 +181,7 @@ class Node:
         Raises `NotFollower` on the leader, `WindowExceeded` for a version too far ahead, `Conflict` for another epoch.
         """
         change = Change(Kind.DELETE, key) if delete else Change(Kind.PUT, key, value, encoding)
-        token, answer = self.driver.waiting.enter()
+        token, answer = self.driver.waiting.enter_future()
         self.driver.post(Injected(token, version, epoch, change))
         result = await answer
         assert isinstance(result, Result)
@@ -221,7 +221,7 @@ class Node:
         return self._found(key, replica.read_committed(key))
 
     async def _ask(self, key: str, read: StrongRead | SessionRead) -> Row | None:
-        token, answer = self.driver.waiting.enter(read.deadline, ReadResult(Reason.TIMEOUT))
+        token, answer = self.driver.waiting.enter_future(read.deadline, ReadResult(Reason.TIMEOUT))
         self.driver.post(msgspec.structs.replace(read, token=token))
         result = await answer
         assert isinstance(result, ReadResult)
@@ -334,7 +334,7 @@ class Node:
         if not isinstance(quorum, int) or isinstance(quorum, bool) or not 0 <= quorum <= followers:
             raise InvalidValue(f"write_quorum must be a whole number from 0 to {followers}, the number of followers.")
         self.driver.forget_wanted_quorum()
-        token, answer = self.driver.waiting.enter()
+        token, answer = self.driver.waiting.enter_future()
         self.driver.post(ConfigureRequested(token, quorum, self.driver.now_ms + CONFIGURE_TIMEOUT_MS))
         result = await answer
         assert isinstance(result, Result)
@@ -354,7 +354,7 @@ class Node:
         Raises `NoQuorum` when too few nodes answer to be sure that no acknowledged write is lost; `accept_loss` goes on
         without them.
         """
-        token, answer = self.driver.waiting.enter()
+        token, answer = self.driver.waiting.enter_future()
         deadline = self.driver.now_ms + (PROMOTE_TIMEOUT_MS if timeout_ms is None else timeout_ms)
         self.driver.post(PromoteRequested(token, accept_loss, deadline))
         result = await answer

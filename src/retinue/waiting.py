@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from retinue.core.messages import (
@@ -27,9 +29,14 @@ UNKNOWN = Result(Outcome.UNKNOWN, Reason.TIMEOUT)
 class _Waiting(NamedTuple):
     """One that waits, until when (ms), and what to say if the core cannot say it by then."""
 
-    answer: asyncio.Future[Answer]
+    answer: Callable[[Answer], None]
     deadline: float
     late: Answer
+
+
+def _resolve(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
 
 
 class WaitingRoom:
@@ -42,18 +49,22 @@ class WaitingRoom:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def enter(self, deadline: float = math.inf, late: Answer = UNKNOWN) -> tuple[int, asyncio.Future[Answer]]:
-        """A token for a request, and the future that gets its answer: `late` if the core stands still at `deadline`."""
+    def enter(self, answer: Callable[[Answer], None], deadline: float = math.inf, late: Answer = UNKNOWN) -> int:
+        """A token for a request. `answer` is called once: with `late` if the core stands still at `deadline` (ms)."""
         self._token += 1
+        self._waiting[self._token] = _Waiting(answer, deadline, late)
+        return self._token
+
+    def enter_future(self, deadline: float = math.inf, late: Answer = UNKNOWN) -> tuple[int, asyncio.Future[Answer]]:
+        """A token, and the future that gets the answer."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[self._token] = _Waiting(future, deadline, late)
-        return self._token, future
+        return self.enter(partial(_resolve, future), deadline, late), future
 
     def answer(self, token: int, answer: Answer) -> None:
         """Answer a request; one that nobody waits for any more is forgotten."""
         waiting = self._waiting.pop(token, None)
-        if waiting is not None and not waiting.answer.done():
-            waiting.answer.set_result(answer)
+        if waiting is not None:
+            waiting.answer(answer)
 
     def refuse(self, event: Event) -> bool:
         """Answer the request in an event that the core will not see, for the disk is full; false if it is none."""
@@ -71,6 +82,6 @@ class WaitingRoom:
             self.answer(token, self._waiting[token].late)
 
     def close(self) -> None:
-        """Nobody gets an answer any more."""
-        for waiting in self._waiting.values():
-            waiting.answer.cancel()
+        """The node stops: whoever still waits hears that the outcome is not known."""
+        for token in list(self._waiting):
+            self.answer(token, self._waiting[token].late)
