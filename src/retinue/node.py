@@ -166,7 +166,7 @@ class Node:
             "version": version,
             "state": state,
             "kind": None if entry is None else Kind(entry.kind).name.lower(),
-            "keys": [] if entry is None else [change.key for change in entry.changes()],
+            "keys": [] if entry is None else list(entry.touched()),
             "idempotency_key": (entry.request_id or None) if entry is not None else None,
             "acks": len(holders),
             "required_quorum": self.write_quorum,

@@ -52,7 +52,7 @@ class Conditions:
     def decided(self, entry: Entry) -> None:
         """An entry has committed: its keys may have nothing pending any more."""
         if self.blocked:
-            self._freed += [change.key for change in entry.changes()]
+            self._freed += entry.touched()
 
     def unblock(self) -> None:
         """Propose again what waited for keys that have nothing pending any more."""

@@ -237,7 +237,7 @@ class Leadership:
                 self._commit(pending)
             else:
                 self.held.append(pending)
-        if pending.waiters:
+        if pending.counted:
             self.waiting.serve(pending)
 
     def _count_all(self) -> None:

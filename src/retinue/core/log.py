@@ -72,19 +72,23 @@ class Log:
             self.drop(version, entry.request_id)
         self.above[version] = entry
         self.last = max(self.last, version)
-        for change in entry.changes():
-            insort(self.versions_of.setdefault(change.key, []), version)
+        for key in entry.touched():
+            versions = self.versions_of.get(key)
+            if versions is None:
+                self.versions_of[key] = [version]
+            else:
+                insort(versions, version)
         if entry.request_id:
             self._remember(entry)
 
     def drop(self, version: int, keep_request_id: str = "") -> None:
         """Undo an entry above the trusted prefix."""
         entry = self.above.pop(version)
-        for change in entry.changes():
-            versions = self.versions_of[change.key]
+        for key in entry.touched():
+            versions = self.versions_of[key]
             versions.remove(version)
             if not versions:
-                del self.versions_of[change.key]
+                del self.versions_of[key]
         known = self.requests.get(entry.request_id)
         if known is not None and known[0] == version and entry.request_id != keep_request_id:
             del self.requests[entry.request_id]
@@ -103,10 +107,10 @@ class Log:
         """Trust the next version, which must be here and committed."""
         version = self.trusted + 1
         entry = self.above.pop(version)
-        for change in entry.changes():
-            versions = self.versions_of[change.key]
+        for key in entry.touched():
+            versions = self.versions_of[key]
             if len(versions) == 1:
-                del self.versions_of[change.key]
+                del self.versions_of[key]
             else:
                 versions.pop(0)
         self.chain = zlib.crc32(entry.checksum().to_bytes(4, "big"), self.chain)

@@ -69,6 +69,12 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
             return _decode_changes(self.value)
         return ()
 
+    def touched(self) -> tuple[str, ...]:
+        """The keys of `changes`, in the same order."""
+        if self.kind == Kind.PUT or self.kind == Kind.DELETE:
+            return (self.key,)
+        return tuple([change.key for change in self.changes()])
+
     def checksum(self) -> int:
         """CRC-32 of the content. The accept epoch is left out: copies of one version agree on all but that."""
         head = f"{self.version} {self.kind:d} {self.encoding:d} {len(self.key)} {self.key} {self.request_id}"

@@ -54,22 +54,22 @@ class Progress:
     def acknowledge(self, versions: list[int], contiguous: int, decided: int) -> list[int]:
         """Note an acknowledgement; the versions above `decided` that it newly covers, in ascending order."""
         acked = self.acked
-        news = []
-        for version in versions:
-            if version > self.contiguous and version not in acked:
-                acked.add(version)
-                news.append(version)
+        news: list[int] = []
         if contiguous > self.contiguous:
-            covered = range(max(self.contiguous, decided) + 1, contiguous + 1)
-            news.extend(version for version in covered if version not in acked)
+            news += range(max(self.contiguous, decided) + 1, contiguous + 1)
             if acked:
+                news = [version for version in news if version not in acked]
                 acked.difference_update(range(self.contiguous + 1, contiguous + 1))
             self.contiguous = contiguous
+        beyond = {version for version in versions if version > self.contiguous and version not in acked}
+        if beyond:
+            acked |= beyond
+            news += [version for version in sorted(beyond) if version > decided]
         while self.contiguous + 1 in acked:
             self.contiguous += 1
             acked.remove(self.contiguous)
         self.sent = max(self.sent, self.contiguous)
-        return sorted(version for version in news if version > decided)
+        return news
 
     def restart(self, node_id: str) -> None:
         """A link came up. Another node id is another node: what the earlier one acknowledged is gone with its disk."""

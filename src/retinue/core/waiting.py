@@ -27,7 +27,10 @@ class Waiter(msgspec.Struct, gc=False):
 
 
 class Pending(msgspec.Struct):
-    """A version that is not committed yet, or on which somebody still waits. `size`: bytes of its entry."""
+    """A version that is not committed yet, or on which somebody still waits.
+
+    `size`: bytes of its entry. `counted`: somebody waits for a number of acknowledgements of his own.
+    """
 
     version: int
     size: int
@@ -35,6 +38,7 @@ class Pending(msgspec.Struct):
     waiters: list[Waiter]
     acked: list[tuple[str, float]]
     committed: bool = False
+    counted: bool = False
 
 
 class Waiting:
@@ -73,16 +77,18 @@ class Waiting:
     def join(self, pending: Pending, waiter: Waiter) -> None:
         """Wait for a version."""
         pending.waiters.append(waiter)
+        pending.counted = pending.counted or waiter.acks is not None
         heapq.heappush(self._deadlines, (waiter.deadline, pending.version, waiter.token))
 
     def commit(self, pending: Pending) -> None:
-        """A version has committed: forget it, unless somebody waits for more."""
+        """A version has committed: answer, and forget it unless somebody waits for more."""
         pending.committed = True
         self.size -= pending.size
+        self.serve(pending)
         if pending.waiters:
             self._be_patient(pending)
         else:
-            del self.pending[pending.version]
+            self.pending.pop(pending.version, None)
 
     def _be_patient(self, pending: Pending) -> None:
         self.patient[pending.version] = pending
@@ -99,12 +105,15 @@ class Waiting:
         """Answer those whose wish is met, and forget a version that nobody waits for. Nothing before the barrier."""
         if not self.leadership.recovered:
             return
-        acks = len(pending.acked)
-        for waiter in list(pending.waiters):
+        acks, waiting = len(pending.acked), pending.waiters
+        if waiting:
+            pending.waiters = []
+        for waiter in waiting:
             if pending.committed if waiter.acks is None else acks >= waiter.acks:
-                pending.waiters.remove(waiter)
                 outcome = Outcome.COMMITTED if pending.committed else Outcome.ACCEPTED
                 self._answer(pending, waiter, outcome, Reason.OK)
+            else:
+                pending.waiters.append(waiter)
         if pending.committed and not pending.waiters:
             self.pending.pop(pending.version, None)
             self.patient.pop(pending.version, None)
