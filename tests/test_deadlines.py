@@ -52,7 +52,7 @@ def test_nothing_is_early_lost_or_out_of_order(run: Run, precise: bool) -> None:
         dice, begin_s = random.Random(1), time.monotonic() + 0.02
         for _ in range(500):
             at_s = begin_s + dice.uniform(0, 0.2)
-            timer.schedule(at_s, at_s)
+            timer.schedule([(at_s, at_s)])
         assert len(timer) == 500
         await asyncio.wait_for(watch.done.wait(), 10)
         timer.close()
@@ -71,8 +71,8 @@ def test_what_is_due_together_comes_in_one_call(run: Run, precise: bool) -> None
         timer = DeadlineTimer(asyncio.get_running_loop(), watch, precise=precise)
         at_s = time.monotonic() + 0.01
         for _ in range(1000):
-            timer.schedule(at_s, at_s)
-        timer.schedule(at_s - 60, at_s - 60)
+            timer.schedule([(at_s, at_s)])
+        timer.schedule([(at_s - 60, at_s - 60)])
         await asyncio.wait_for(watch.done.wait(), 10)
         timer.close()
         assert len(watch.calls[0]) in (1, 1001)
@@ -89,14 +89,14 @@ def test_an_earlier_deadline_overtakes_and_a_callback_may_schedule(run: Run, pre
         def on_due(items: list[str]) -> None:
             order.extend(items)
             if "early" in items:
-                timer.schedule(time.monotonic() - 1, "at once")
+                timer.schedule([(time.monotonic() - 1, "at once")])
             if "late" in items:
                 done.set()
 
         timer = DeadlineTimer(asyncio.get_running_loop(), on_due, precise=precise)
         now_s = time.monotonic()
-        timer.schedule(now_s + 0.2, "late")
-        timer.schedule(now_s + 0.02, "early")
+        timer.schedule([(now_s + 0.2, "late")])
+        timer.schedule([(now_s + 0.02, "early")])
         await asyncio.wait_for(done.wait(), 10)
         timer.close()
         assert order == ["early", "at once", "late"]
@@ -111,7 +111,7 @@ def test_discarded_items_never_come(run: Run, precise: bool) -> None:
         now_s = time.monotonic()
         kept_s = now_s + 0.03
         for at_s in (now_s + 0.01, kept_s, now_s + 0.02):
-            timer.schedule(at_s, at_s)
+            timer.schedule([(at_s, at_s)])
         timer.discard(lambda at_s: at_s != kept_s)
         assert len(timer) == 1
         await asyncio.wait_for(watch.done.wait(), 10)
@@ -129,7 +129,7 @@ def test_no_timer_without_items_and_none_after_closing(run: Run, precise: bool) 
         timer = DeadlineTimer(asyncio.get_running_loop(), watch, precise=precise)
         assert kernel_timers() == before
         for _ in range(100):
-            timer.schedule(time.monotonic() + 0.01, 0.0)
+            timer.schedule([(time.monotonic() + 0.01, 0.0)])
         assert kernel_timers() == before + precise
         timer.close()
         timer.close()

@@ -178,6 +178,20 @@ def test_delayed_entries_count_for_the_limit_and_go_with_the_link() -> None:
     run(scenario())
 
 
+def test_of_an_append_that_overflows_its_link_nothing_comes_later() -> None:
+    async def scenario() -> None:
+        options = {"conditions": Conditions("fixed", 0, 30), "queue_limit_bytes": 1_000_000}
+        async with linked("leader", "follower1", leader_options=options) as (leader, follower):
+            leader.peers.replicate(["follower1"], append(*range(1, 101), size=20_000))
+            assert leader.told(LinkFull) == [LinkFull("follower1")]
+            leader.peers.replicate(["follower1"], append(200))
+            await until(lambda: 200 in follower.arrived_s)
+            assert follower.messages == [append(200)]
+            assert leader.peers.status()["follower1"].queued_bytes == 0
+
+    run(scenario())
+
+
 def rows(count: int, size: int, closed: list[int]) -> Iterator[list[Entry]]:
     """The rows of a snapshot; notes in `closed` how many were taken when nobody wants more."""
     taken = 0

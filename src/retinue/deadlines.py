@@ -16,7 +16,7 @@ import heapq
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -91,12 +91,13 @@ class DeadlineTimer(Generic[Item]):
         """How many items wait."""
         return len(self._heap)
 
-    def schedule(self, at_s: float, item: Item) -> None:
-        """Hand `item` over at `at_s`, or right after this loop tick if that has passed."""
-        self._sequence += 1
-        heapq.heappush(self._heap, (at_s, self._sequence, item))
-        if self._armed_s is None or at_s < self._armed_s:
-            self._arm(at_s)
+    def schedule(self, items: Iterable[tuple[float, Item]]) -> None:
+        """Hand each item over at its deadline, or right after this loop tick if that has passed."""
+        for at_s, item in items:
+            self._sequence += 1
+            heapq.heappush(self._heap, (at_s, self._sequence, item))
+        if self._heap and (self._armed_s is None or self._heap[0][0] < self._armed_s):
+            self._arm(self._heap[0][0])
 
     def discard(self, unwanted: Callable[[Item], bool]) -> None:
         """Forget the items that `unwanted` is true for. Takes time in proportion to all that wait."""

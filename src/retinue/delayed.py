@@ -54,11 +54,14 @@ class DelayedEntries:
         head = msgspec.structs.replace(message, entries=[])
         delays_ms = {link.peer: [0.0] * len(entries) for link in plain}
         delayed = False
+        copies: list[tuple[float, _Copy]] = []
         for link in links:
             conditions = self._network.conditions(link.peer)
             if conditions.active and not conditions.cut:
                 delayed |= conditions.delayed
-                delays_ms[link.peer] = self._simulate(link, head, entries, now_s)
+                delays_ms[link.peer] = self._simulate(link, head, entries, now_s, copies)
+        # All at once, for setting the timer is a system call.
+        self._timer.schedule(copies)
         return delays_ms if delayed else None
 
     def forget(self, link: Link) -> None:
@@ -71,7 +74,10 @@ class DelayedEntries:
         """Drop everything and free the timer."""
         self._timer.close()
 
-    def _simulate(self, link: Link, head: Append, entries: list[msgspec.Raw], now_s: float) -> list[float]:
+    def _simulate(
+        self, link: Link, head: Append, entries: list[msgspec.Raw], now_s: float, copies: list[tuple[float, _Copy]]
+    ) -> list[float]:
+        """Draw the delays of these entries on one link; those that wait are added to `copies`."""
         network, peer = self._network, link.peer
         drawn_ms = [network.draw_delay_ms(peer) for _ in entries]
         arriving = [copy for copy in zip(drawn_ms, entries, strict=True) if not network.lost(peer)]
@@ -79,13 +85,15 @@ class DelayedEntries:
             _enqueue(link, head, [entry for _, entry in arriving])
             return drawn_ms
         in_order = network.conditions(peer).in_order
+        before = len(copies)
         for delay_ms, entry in arriving:
             if not link.reserve(len(entry) + WAITING_ENTRY_BYTES):
+                del copies[before:]  # the link has dropped all that waited for it
                 break
             due_s = now_s + delay_ms / 1000
             if in_order:
                 due_s = link.delayed_until_s = max(due_s, link.delayed_until_s)
-            self._timer.schedule(due_s, _Copy(link, head, entry))
+            copies.append((due_s, _Copy(link, head, entry)))
         return drawn_ms
 
     def _due(self, copies: list[_Copy]) -> None:
