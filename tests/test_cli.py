@@ -165,6 +165,15 @@ def test_the_node_judges_the_deadline(make_node: Callable[..., Scripted], deadli
     assert f"timeout_ms={float(deadline)}".replace("+", "%2B") in node.asked[0].path
 
 
+def test_a_committed_read_follows_the_hint_at_the_leader(
+    make_node: Callable[..., Scripted], capsys: pytest.CaptureFixture[str]
+) -> None:
+    leader = make_node((200, {"key": "k", "value": "blue", "version": 3}))
+    follower = make_node((403, errors.NotLeader("Go to the leader.", leader=leader.url).problem()))
+    assert cli.main(["get", "k", "--read", "committed", "--url", follower.url]) == 0
+    assert capsys.readouterr().out == "blue"
+
+
 def test_a_write_follows_the_hint_at_the_leader(make_node: Callable[..., Scripted]) -> None:
     leader = make_node((200, RECEIPT))
     follower = make_node((403, errors.NotLeader("Go to the leader.", leader=leader.url).problem()))

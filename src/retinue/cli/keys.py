@@ -83,7 +83,7 @@ def _delete(parsed: argparse.Namespace) -> int:
 
 def _get(parsed: argparse.Namespace) -> int:
     query = {"read": parsed.read, "min_version": parsed.min_version}
-    found = _ask(parsed, "GET", f"/kv/{quoted(parsed.key)}{_query(query)}").json()
+    found = _ask_leader(parsed.url, "GET", f"/kv/{quoted(parsed.key)}{_query(query)}").json()
     if parsed.json:
         output.show_json(found)
     else:
@@ -140,13 +140,24 @@ def _ask(parsed: argparse.Namespace, method: str, path: str, body: bytes | None 
 
 
 def _write(parsed: argparse.Namespace, method: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
-    """Send a write, and send it on to the leader if the node names another one: a refusal wrote nothing."""
-    url, path = parsed.url, f"/kv/{quoted(parsed.key)}" + _query({"w": parsed.w, "timeout_ms": parsed.timeout_ms})
+    path = f"/kv/{quoted(parsed.key)}" + _query({"w": parsed.w, "timeout_ms": parsed.timeout_ms})
     deadline_s = (parsed.timeout_ms or 0) / 1000
     # The node refuses a deadline that is no sensible number, and does so at once.
     timeout_s = ANSWER_MARGIN_S + (deadline_s if 0 <= deadline_s <= LONGEST_DEADLINE_S else 0)
+    return _ask_leader(parsed.url, method, path, body, headers, timeout_s)
+
+
+def _ask_leader(
+    url: str,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = ANSWER_MARGIN_S,
+) -> Answer:
+    """Ask a node, and then the leader if that node names another one: a refusal has done nothing."""
     for hop in range(MAX_HOPS + 1):
-        answer = call(url, method, path, body=body, headers=headers, token=_token(), timeout_s=timeout_s)
+        answer = call(url, method, path, body=body, headers=headers or {}, token=_token(), timeout_s=timeout_s)
         try:
             return answer.checked()
         except NotLeader as refusal:
@@ -248,8 +259,9 @@ def _show_receipt(parsed: argparse.Namespace, answer: Answer) -> int:
         output.show_json(receipt)
         return EXIT_DONE
     acks, required = receipt.get("acks"), receipt.get("required_quorum")
+    noun = "acknowledgement" if acks == 1 else "acknowledgements"
     output.say(
-        f"{receipt.get('outcome')} as version {receipt.get('version')}: {acks} acknowledgements, {required} required "
+        f"{receipt.get('outcome')} as version {receipt.get('version')}: {acks} {noun}, {required} required "
         f"({receipt.get('total_time_ms')} ms, session {receipt.get('session')})"
     )
     return EXIT_DONE

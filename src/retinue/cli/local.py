@@ -16,7 +16,7 @@ import msgspec
 
 from retinue.cli import output
 from retinue.cli.options import Verbs, add_setting_options, add_verb, given_settings
-from retinue.cluster import PER_NODE, Cluster
+from retinue.cluster import PER_NODE, Cluster, NodeStatus
 from retinue.cluster_state import STATE_FILE
 from retinue.errors import EXIT_DONE, EXIT_FAILED, ClusterError, SettingsError
 from retinue.settings import HTTP_PORT_MAX, PREFIX, collect, load
@@ -262,6 +262,13 @@ def _tell_started(parsed: argparse.Namespace, cluster: Cluster, started: list[st
     output.say(f"Started {', '.join(started)}." if started else "All nodes were running already.")
     for node in nodes:
         output.say(f"  {node.name:<10}  {node.role:<9}  {node.url}  {'healthy' if node.healthy else 'not running'}")
+    healthy = all(node.healthy for node in nodes if node.pid)
+    if parsed.node is None and healthy:
+        _tell_what_to_try(cluster, nodes)
+    return EXIT_DONE if healthy else EXIT_FAILED
+
+
+def _tell_what_to_try(cluster: Cluster, nodes: list[NodeStatus]) -> None:
     leader = next((node.url for node in nodes if node.role == "leader" and node.healthy), nodes[0].url)
     reader = next((node.url for node in nodes if node.role == "follower" and node.healthy), leader)
     value = shlex.quote('{"value": "blue"}')
@@ -272,7 +279,6 @@ def _tell_started(parsed: argparse.Namespace, cluster: Cluster, started: list[st
         f"  curl {reader}/kv/color\n"
         f"  curl {leader}/status"
     )
-    return EXIT_DONE if all(node.healthy for node in nodes if node.pid) else EXIT_FAILED
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def _as_plain(result: LoadResult) -> dict[str, object]:
 
 def _show(results: list[LoadResult]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("clients", "writes/s", "times the first", "p50 ms", "p95 ms", "p99 ms", "failures"):
+    for column in ("clients", "writes/s", "speed-up", "p50 ms", "p95 ms", "p99 ms", "failures"):
         table.add_column(column, justify="right")
     first = results[0].per_second
     for result in results:
