@@ -208,6 +208,7 @@ class Driver:
             self._writes = []
         saves: list[Save] = []
         others: list[Effect] = []
+        self.peers.cork()
         now_ms = self.now_ms
         try:
             for event in events:
@@ -223,8 +224,8 @@ class Driver:
             log.exception("an invariant of the replication protocol is broken")
             self.fail(RetinueError(f"The node stops, an invariant is broken: {error!r}. Keep its data and report it."))
             return
+        self.peers.flush()
         if saves:
-            self.peers.flush()
             self._commits.commit(self._streams.without_deletions(saves), lambda: self._committed(others))
         else:
             self._perform(others)
@@ -237,19 +238,24 @@ class Driver:
     # --- performing ---
 
     def _perform(self, effects: list[Effect]) -> None:
+        self.peers.cork()
         for effect in effects:
-            if isinstance(effect, Reply):
-                self.waiting.answer(effect.token, effect.result)
-            elif isinstance(effect, Send):
-                self.peers.send(effect.to, effect.message)
-            elif isinstance(effect, SendRange):
-                self._send_range(effect)
-            elif isinstance(effect, SendSnapshot):
-                self._send_snapshot(effect)
-            elif isinstance(effect, OpenLinks):
-                self.peers.open_links()
-            elif isinstance(effect, CloseLinks):
-                self.peers.close_links()
+            self._perform_one(effect)
+        self.peers.flush()
+
+    def _perform_one(self, effect: Effect) -> None:
+        if isinstance(effect, Reply):
+            self.waiting.answer(effect.token, effect.result)
+        elif isinstance(effect, Send):
+            self.peers.send(effect.to, effect.message)
+        elif isinstance(effect, SendRange):
+            self._send_range(effect)
+        elif isinstance(effect, SendSnapshot):
+            self._send_snapshot(effect)
+        elif isinstance(effect, OpenLinks):
+            self.peers.open_links()
+        elif isinstance(effect, CloseLinks):
+            self.peers.close_links()
 
     def _replicate(self, effect: Replicate) -> None:
         drawn = self.peers.replicate(effect.to, effect.message)

@@ -158,6 +158,7 @@ class Peers:
         self._peers: dict[str, _Peer] = {}
         self._links: set[Link] = set()
         self._dirty: list[Link] = []
+        self._corked = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialing = False
         self._streams = 0
@@ -262,8 +263,13 @@ class Peers:
         self._streams += 1
         link.stream(snapshot_frames(self._streams, head, rows))
 
+    def cork(self) -> None:
+        """Write nothing until `flush`, which must follow in this loop tick: whoever queues much saves a turn of it."""
+        self._corked = True
+
     def flush(self) -> None:
-        """Write what was queued in this loop tick now; the loop does it by itself at the end of the tick."""
+        """Write what was queued in this loop tick now; without `cork` the loop does it at the end of the tick."""
+        self._corked = False
         dirty, self._dirty = self._dirty, []
         for link in dirty:
             link.flush()
@@ -283,7 +289,7 @@ class Peers:
         return peer.dialed
 
     def _mark_dirty(self, link: Link) -> None:
-        if not self._dirty:
+        if not self._dirty and not self._corked:
             self._loop.call_soon(self.flush)
         self._dirty.append(link)
 
