@@ -396,7 +396,4 @@ class Peers:
         self._beat_handle = self._loop.call_later(self._heartbeat_s, self._beat)
 
     def _peer(self, name: str) -> _Peer:
-        peer = self._peers.get(name)
-        if peer is None:
-            peer = self._peers[name] = _Peer()
-        return peer
+        return self._peers.setdefault(name, _Peer())
