@@ -8,10 +8,11 @@ from typing import Any
 
 from retinue.cluster import Cluster
 from retinue.lab.checker import STRONG_ONLY
+from retinue.lab.connection import AnswerLost, Reply
 from retinue.lab.history import Operation, Outcome
 from tests.cluster.conftest import StartCluster
 from tests.cluster.verification import dump, status, verify, wait_for_agreement
-from tests.cluster.workload import AnswerLost, Client, Load, Reply, urls_of, wait_until
+from tests.cluster.workload import Client, Load, urls_of, wait_until
 
 
 def promote(cluster: Cluster, name: str, **body: object) -> dict[str, Any]:

@@ -4,123 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
-from urllib.parse import quote, urlsplit
-
-import httptools
+from typing import Any, Self
+from urllib.parse import quote
 
 from retinue.cluster import Cluster
+from retinue.lab.connection import AnswerLost, Connection, NotSent, Reply, parse_address
 from retinue.lab.history import PRESENT, Kind, Level, Operation, Outcome
 
 Session = tuple[int, int]
 
 _REFUSED = "not_written"
 _RETRY_PAUSE_S = 0.02
-
-
-class NotSent(Exception):
-    """The node could not be reached: the request never left, so nothing can have come of it."""
-
-
-class AnswerLost(Exception):
-    """The request left, and the connection ended, or the patience, before the answer was complete."""
-
-
-class Reply:
-    """One answer: its status and its JSON."""
-
-    def __init__(self, status: int, body: bytes) -> None:
-        self.status = status
-        self.body = body
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """The JSON object of the answer."""
-        told = json.loads(self.body)
-        assert isinstance(told, dict)
-        return told
-
-
-class Connection(asyncio.Protocol):
-    """One HTTP/1.1 connection to a node, one request at a time, dialled whenever there is none."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "", parts.port or 80
-        self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Reply] | None = None
-        self._body = b""
-
-    async def ask(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        headers: Mapping[str, str] | None = None,
-        patience_s: float = 30,
-    ) -> Reply:
-        """Send one request and wait for its answer. Raises `NotSent` and `AnswerLost`."""
-        content = b"" if body is None else json.dumps(body).encode()
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}:{self._port}", f"Content-Length: {len(content)}"]
-        lines += ["Content-Type: application/json"] if body is not None else []
-        lines += [f"{name}: {text}" for name, text in (headers or {}).items()]
-        assert self._answer is None, "one request at a time"
-        transport = await self._dial()
-        self._answer = asyncio.get_running_loop().create_future()
-        transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
-        try:
-            return await asyncio.wait_for(self._answer, patience_s)
-        except TimeoutError:
-            raise AnswerLost(f"no answer within {patience_s} s") from None
-        finally:
-            if not self._answer.done() or self._answer.cancelled() or self._answer.exception() is not None:
-                self.close()
-            self._answer = None
-
-    async def _dial(self) -> asyncio.Transport:
-        if self._transport is None or self._transport.is_closing():
-            try:
-                dialled = asyncio.get_running_loop().create_connection(lambda: self, self._host, self._port)
-                await asyncio.wait_for(dialled, 5)
-            except (OSError, TimeoutError) as error:
-                self._transport = None
-                raise NotSent(str(error)) from None
-        if self._transport is None:
-            raise NotSent("the node hung up at once")
-        return self._transport
-
-    def close(self) -> None:
-        """Hang up."""
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._parser = httptools.HttpResponseParser(self)
-        self._body = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        body, self._body = self._body, b""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(Reply(self._parser.get_status_code(), body))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(AnswerLost("the connection ended"))
 
 
 class Client:
@@ -137,7 +36,7 @@ class Client:
         self.session: Session | None = None
         self.refusals: list[str] = []
         self._leader = leader
-        self._connections = {node: Connection(url) for node, url in urls.items()}
+        self._connections = {node: Connection(parse_address(url)) for node, url in urls.items()}
         self._count = 0
 
     def close(self) -> None:

@@ -105,10 +105,15 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(Operation)
 
 
+def encode_history(history: Iterable[Operation]) -> bytes:
+    """A history as JSON lines."""
+    encode = msgspec.json.encode
+    return b"".join(encode(operation) + b"\n" for operation in history)
+
+
 def save_history(path: Path, history: Iterable[Operation]) -> None:
     """Write a history as JSON lines; replaces the file. Raises OSError."""
-    encode = msgspec.json.encode
-    path.write_bytes(b"".join(encode(operation) + b"\n" for operation in history))
+    path.write_bytes(encode_history(history))
 
 
 def load_history(path: Path) -> list[Operation]:

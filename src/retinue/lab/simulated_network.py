@@ -8,7 +8,7 @@ In a partition a message is lost, or waits until it can get through, which may b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -28,6 +28,7 @@ from retinue.core.messages import (
     Snapshot,
 )
 from retinue.lab.virtual_time import VirtualTime
+from retinue.network import Network
 
 SWEEP_MS = 25.0
 """How often links are looked after."""
@@ -79,14 +80,18 @@ class Station(Protocol):
 
 
 class _Link:
-    """One open link: the life of the peer that accepted it, since when it is silent, whether it is clogged."""
+    """One open link: the life of the peer that accepted it, since when it is silent, whether it is clogged.
 
-    __slots__ = ("full", "life", "silent_since")
+    `latest_ms`: when the last of the entries that must not overtake each other arrives.
+    """
+
+    __slots__ = ("full", "latest_ms", "life", "silent_since")
 
     def __init__(self, life: int) -> None:
         self.life = life
         self.silent_since: float | None = None
         self.full = False
+        self.latest_ms = 0.0
 
 
 class _Way(NamedTuple):
@@ -99,7 +104,11 @@ class _Way(NamedTuple):
 
 
 class SimulatedNetwork:
-    """All links of the simulated cluster."""
+    """All links of the simulated cluster.
+
+    `delays`: draws the simulated delay of each entry by its law, per receiver, in place of the weather's `delay_ms`.
+    `drawn_ms`: what it has drawn, by (epoch, version) and receiver; whoever wants to know takes it from there.
+    """
 
     def __init__(self, time: VirtualTime, stations: Mapping[str, Station], weather: Weather) -> None:
         self.time = time
@@ -107,6 +116,8 @@ class SimulatedNetwork:
         self.weather = weather
         self.cuts: dict[tuple[str, str], int] = {}
         self.links: dict[tuple[str, str], _Link] = {}
+        self.delays: Network | None = None
+        self.drawn_ms: dict[tuple[int, int], dict[str, float]] = {}
         self._dialers: dict[str, int] = {}
         time.after(SWEEP_MS, self._sweep)
 
@@ -140,14 +151,24 @@ class SimulatedNetwork:
     def replicate(self, sender: str, to: str, message: Append) -> None:
         """Each entry travels by itself with its own simulated delay; without delays all travel together."""
         low, high = self.weather.delay_ms
-        if high == 0:
+        if self.delays is not None and self.delays.active(to):
+            self._replicate_by_law(self.delays, sender, to, message)
+        elif high == 0:
             self._send(sender, to, message, 0.0)
-            return
-        for entry in message.entries:
-            single = Append(message.epoch, message.start, message.commit, [entry])
-            self._send(sender, to, single, self.time.random.uniform(low, high))
+        else:
+            for single in _singles(message):
+                self._send(sender, to, single, self.time.random.uniform(low, high))
 
-    def _send(self, sender: str, to: str, message: Message, delay_ms: float) -> None:
+    def _replicate_by_law(self, delays: Network, sender: str, to: str, message: Append) -> None:
+        if (sender, to) not in self.links:
+            return
+        in_order = delays.conditions(to).in_order
+        for single in _singles(message):
+            delay_ms = delays.draw_delay_ms(to)
+            self.drawn_ms.setdefault((message.epoch, single.entries[0].version), {})[to] = delay_ms
+            self._send(sender, to, single, delay_ms, in_order)
+
+    def _send(self, sender: str, to: str, message: Message, delay_ms: float, in_order: bool = False) -> None:
         if type(message) in _REQUESTS or (type(message) is Snapshot and (sender, to) in self.links):
             link, dialed_by_receiver = self.links.get((sender, to)), False
         else:
@@ -162,7 +183,10 @@ class SimulatedNetwork:
         latency = low + (high - low) * random()
         if weather.straggler and random() < weather.straggler:
             latency *= 30 * random()
-        self.time.after(delay_ms + latency, self._arrive, way, message)
+        due_ms = self.time.now_ms + (delay_ms + latency)
+        if in_order:
+            due_ms = link.latest_ms = max(due_ms, link.latest_ms)
+        self.time.at(due_ms, self._arrive, way, message)
         if weather.duplication and random() < weather.duplication:
             self.time.after(delay_ms + latency * (1 + 20 * random()), self._arrive, way, message)
 
@@ -246,3 +270,8 @@ class SimulatedNetwork:
     def _disconnect(self, dialer: str, peer: str) -> None:
         del self.links[dialer, peer]
         self.stations[dialer].deliver(LinkDown(peer))
+
+
+def _singles(message: Append) -> Iterator[Append]:
+    """The same entries, one by one."""
+    return (Append(message.epoch, message.start, message.commit, [entry]) for entry in message.entries)

@@ -20,23 +20,41 @@ class VirtualTime:
         self.random = random.Random(seed)
         self.trace: list[str] | None = [] if tracing else None
         self.steps = 0
+        self._interrupted = False
         self._order = 0
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
 
     def after(self, delay_ms: float, action: Callable[..., None], *arguments: Any) -> None:
         """Call `action(*arguments)` once `delay_ms` have passed; equal times keep the order of the calls."""
-        self._order += 1
-        heapq.heappush(self._heap, (self.now_ms + delay_ms, self._order, action, arguments))
+        self.at(self.now_ms + delay_ms, action, *arguments)
 
-    def run_until(self, end_ms: float) -> None:
-        """Do everything that is due up to `end_ms`, and be there."""
+    def at(self, due_ms: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Call `action(*arguments)` at this time, which is not over yet; equal times keep the order of the calls."""
+        self._order += 1
+        heapq.heappush(self._heap, (due_ms, self._order, action, arguments))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to be done."""
+        return not self._heap
+
+    def interrupt(self) -> None:
+        """End the `run_until` that is under way after the present action, at the present time."""
+        self._interrupted = True
+
+    def run_until(self, end_ms: float) -> bool:
+        """Do everything that is due up to `end_ms`, and be there; false if an action interrupted it before."""
+        self._interrupted = False
         heap = self._heap
         while heap and heap[0][0] <= end_ms:
             due_ms, _, action, arguments = heapq.heappop(heap)
             self.now_ms = due_ms
             self.steps += 1
             action(*arguments)
+            if self._interrupted:
+                return False
         self.now_ms = end_ms
+        return True
 
     def note(self, place: str, text: str) -> None:
         """One line of the trace; callers check `trace` first where making the text costs something."""
