@@ -19,8 +19,10 @@ usage() {
   logs [NODE] [--follow]    print what the nodes wrote
   test [--long] [--containers]
                             linters, types, tests; with longer campaigns; with the compose file
-  perf (or analyze)         a short measurement of latency and throughput
+  perf (or analyze) [OPTION...]
+                            measure write latency at write quorum 1 to 5 and write a report (a minute or two)
   retinue ARGUMENT...       the retinue command itself, such as: ./run.sh retinue get color
+                            more to measure: ./run.sh retinue lab --help, ./run.sh retinue bench --quick
   help                      this text
 
 start and restart read WRITE_QUORUM, MIN_DELAY, MAX_DELAY (milliseconds), FOLLOWER_COUNT, PORT (the leader's, followers
@@ -95,6 +97,9 @@ install() { # REQUIREMENTS PYTHON
 
 run_retinue() {
     ensure_installed requirements.txt
+    case ${1:-} in
+    lab | verify) ensure_installed requirements-lab.txt ;;
+    esac
     cd "$called_from"
     exec "$venv/bin/python" -m retinue "$@"
 }
@@ -114,6 +119,7 @@ run_tests() {
         esac
     done
     ensure_installed requirements.txt
+    ensure_installed requirements-lab.txt
     ensure_installed requirements-dev.txt
     export PATH=$venv/bin:$PATH
     ruff check .
@@ -129,7 +135,7 @@ shift || true
 case $verb in
 start | stop | restart | logs) run_for_cluster "$verb" "$@" ;;
 status) run_for_cluster nodes "$@" ;;
-perf | analyze) run_retinue bench --quick "$@" ;;
+perf | analyze) run_retinue lab quorum --preset classic "$@" ;;
 retinue) run_retinue "$@" ;;
 test) run_tests "$@" ;;
 help | -h | --help) usage ;;

@@ -66,7 +66,7 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     assert page == settings_page(), "run: ./run.sh retinue settings --markdown > docs/settings.md"
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-lab.txt", "requirements-dev.txt"])
 def test_requirements_are_pinned_and_name_no_address(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "://" not in text
@@ -79,7 +79,9 @@ def test_requirements_are_pinned_and_name_no_address(name: str) -> None:
 
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    development = project["optional-dependencies"]["dev"]
-    for name, wanted in (("requirements.txt", project["dependencies"]), ("requirements-dev.txt", development)):
+    extras = project["optional-dependencies"]
+    lists = {"": project["dependencies"], "-lab": extras["lab"], "-dev": [*extras["dev"], *extras["lab"]]}
+    for suffix, wanted in lists.items():
+        name = f"requirements{suffix}.txt"
         pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
         assert {re.split(r"[=<>]", requirement)[0] for requirement in wanted} <= pinned

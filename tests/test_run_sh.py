@@ -16,7 +16,7 @@ import pytest
 from retinue.ports import FREE_FROM, FREE_UPTO, taken_port
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("run.sh", "requirements.txt", "requirements-dev.txt", "pyproject.toml", "src")
+COPIED = ("run.sh", "requirements.txt", "requirements-lab.txt", "requirements-dev.txt", "pyproject.toml", "src")
 
 
 def ports_in_a_row(count: int) -> int:
@@ -153,6 +153,17 @@ def test_help_and_unknown_verbs(shell: Shell) -> None:
     assert shell("fly").returncode == 2
     assert shell("retinue", "version").stdout.startswith("retinue ")
     assert shell("start", "nobody").returncode == 1
+
+
+def test_perf_is_the_first_preset_and_takes_further_options(shell: Shell, tmp_path: Path) -> None:
+    for verb in ("perf", "analyze"):
+        done = shell(verb, "--simulated", "--quorums", "1,5", "--out", str(tmp_path / verb))
+        assert done.returncode == 0, done.stderr
+        folder = next((tmp_path / verb).iterdir())
+        assert folder.name.endswith("-quorum-classic")
+        assert done.stdout.splitlines()[-1] == f"Report: {folder / 'report.html'}"
+        assert (folder / "latency.png").is_file()
+    assert "bench --quick" in shell("help").stdout
 
 
 def tools_without_python(directory: Path) -> Path:

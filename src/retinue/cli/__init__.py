@@ -21,6 +21,8 @@ EXIT_INTERRUPTED = 130
 
 LABORATORY = {
     "simulate": ("retinue.lab.simulate_command", "run whole clusters on virtual time and check every promise"),
+    "verify": ("retinue.lab.verify", "compare every node of a running cluster with its leader"),
+    "lab": ("retinue.lab.commands", "experiments: what a write quorum costs, and what it saves"),
     "bench": ("retinue.lab.bench", "measure latency and throughput of a local cluster"),
 }
 """The verbs of the laboratory: their modules have `add_arguments(parser)` and `run(parsed) -> int`."""

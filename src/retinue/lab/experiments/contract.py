@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
+from retinue.errors import SettingsError
 from retinue.lab.targets.contract import Target
+from retinue.network import Conditions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+MAX_FOLLOWERS = 99
 
 
 def option(default: Any, help_text: str, unit: str = "") -> Any:
@@ -31,7 +35,8 @@ def option(default: Any, help_text: str, unit: str = "") -> Any:
 class Settings:
     """What every experiment can be told. Field names are option names (`min_delay_ms` is `--min-delay-ms`).
 
-    `__post_init__` of each class checks its values and raises `SettingsError` with setting, value and cure.
+    `__post_init__` of each class calls that of its base, checks its own values, and raises `SettingsError` with
+    setting, value and cure.
     """
 
     followers: int = option(5, "followers of the cluster that is started for the experiment")
@@ -40,6 +45,15 @@ class Settings:
     max_delay_ms: float = option(0.0, "largest simulated delay of an entry; docs/settings.md has the other laws", "ms")
     memory: bool = option(False, "keep everything in memory: nothing is synced to disk")
     seed: int = option(1, "choice of keys, and draws of the simulated delays")
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.followers <= MAX_FOLLOWERS:
+            raise SettingsError(f"--followers={self.followers} is not allowed: use 1 to {MAX_FOLLOWERS}.")
+        try:
+            Conditions(self.distribution, self.min_delay_ms, self.max_delay_ms)
+        except ValueError as error:
+            given = f"--distribution={self.distribution} --min-delay-ms={self.min_delay_ms:g}"
+            raise SettingsError(f"{given} --max-delay-ms={self.max_delay_ms:g} is not allowed: {error}") from None
 
 
 class Step(msgspec.Struct, frozen=True):
