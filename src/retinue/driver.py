@@ -114,7 +114,7 @@ class Driver:
         self._disk_checked_s = 0.0
         self._tick_handle: asyncio.TimerHandle | None = None
         self._stopped = False
-        self._wanted_quorum = settings.write_quorum if "write_quorum" in settings.explicit else None
+        self._wanted_quorum = self._newly_set_quorum()
 
     # --- life ---
 
@@ -193,9 +193,14 @@ class Driver:
 
         Only without a write quorum can it be shown sooner: any acknowledgement follows this node's own sync.
         """
-        leadership = self.replica.leadership
-        while self._commits.busy and leadership is not None and leadership.quorum == 0:
+        while self.unsettled:
             await self._commits.finished()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something that this node shows as committed may not be durable yet; see `settled`."""
+        leadership = self.replica.leadership
+        return self._commits.busy and leadership is not None and leadership.quorum == 0
 
     def _run(self) -> None:
         self._scheduled = False
@@ -317,19 +322,25 @@ class Driver:
             self.waiting.answer(write.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
         self._inbox = [event for event in self._inbox if not self.waiting.refuse(event)]
 
+    def _newly_set_quorum(self) -> int | None:
+        """The write quorum of the settings if it differs from the one at the last start.
+
+        One that stayed the same gives way to what the cluster has agreed on since, by `PATCH /config` or elsewhere.
+        """
+        wanted = str(self.settings.write_quorum) if "write_quorum" in self.settings.explicit else ""
+        known = self.store.get_meta("write_quorum")
+        if known is None:
+            self.store.set_meta("write_quorum", wanted)
+        return self.settings.write_quorum if wanted and known not in (None, wanted) else None
+
     def _want_quorum(self) -> None:
-        """Bring the write quorum of the settings into force once this node leads."""
-        leadership = self.replica.leadership
-        if (
-            self._wanted_quorum is None
-            or leadership is None
-            or not leadership.recovered
-            or leadership.change is not None
-        ):
+        """Bring a new write quorum of the settings into force if this node leads; else the one who leads does it."""
+        replica, leadership = self.replica, self.replica.leadership
+        if self._wanted_quorum is None or (leadership is None and replica.leader is None):
             return
-        if leadership.quorum == self._wanted_quorum:
-            self._wanted_quorum = None
-        else:
+        if leadership is None or leadership.quorum == self._wanted_quorum:
+            self.forget_wanted_quorum()
+        elif leadership.recovered and leadership.change is None:
             token, _ = self.waiting.enter_future()
             self.post(ConfigureRequested(token, self._wanted_quorum, self.now_ms + CONFIGURE_PATIENCE_MS))
 
@@ -338,8 +349,15 @@ class Driver:
         self.post(Paced(self.network.retransmit_ms))
 
     def forget_wanted_quorum(self) -> None:
-        """Somebody has set another write quorum while running."""
-        self._wanted_quorum = None
+        """The write quorum of the settings is in force, or another was set since: from now on the cluster's counts."""
+        if self._wanted_quorum is not None:
+            self._wanted_quorum = None
+            try:
+                self.store.set_meta("write_quorum", str(self.settings.write_quorum))
+            except StorageError as error:
+                # A full disk forgets it, and the next start takes it for new once more.
+                if not isinstance(error, DiskFull):
+                    self.fail(error)
 
     # --- members ---
 

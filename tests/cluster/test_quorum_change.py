@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from retinue.cluster import Cluster
 from tests.cluster.conftest import StartCluster
 from tests.cluster.verification import status, verify
 from tests.cluster.workload import Load, wait_until
@@ -44,6 +47,25 @@ def test_the_quorum_survives_the_leader_that_changed_it(start_cluster: StartClus
         cluster.start()
         load.wait_for_writes(20)
     verify(cluster, load.history, linearizable=())
+
+
+def test_the_quorum_of_the_settings_counts_only_when_it_is_a_new_one(start_cluster: StartCluster) -> None:
+    cluster = start_cluster(followers=3, write_quorum=2)
+    cluster.request("leader", "PATCH", "/config", {"write_quorum": 1}, timeout_s=15).checked()
+    cluster.restart("leader")
+    wait_until(lambda: status(cluster, "leader")["write_quorum"] == 1, "the restart keeps what was agreed")
+    cluster.kill("leader")
+    cluster.request("follower1", "POST", "/promote", {}, timeout_s=15).checked()
+    cluster.start(["leader"])
+    wait_until(lambda: status(cluster, "leader")["leader"] == "follower1", "the old leader follows")
+    # Longer than the settings are looked at: the one that leads has had its chance to change the quorum.
+    time.sleep(1.5)
+    assert status(cluster, "follower1")["write_quorum"] == 1
+    cluster.stop()
+    again = Cluster(cluster.data_dir, cluster.ports, cluster.settings | {"write_quorum": "3"})
+    again.start()
+    wait_until(lambda: status(again, "follower1")["write_quorum"] == 3, "the new one is in force")
+    again.stop()
 
 
 def test_raising_waits_for_enough_followers_and_nothing_changes_without(start_cluster: StartCluster) -> None:

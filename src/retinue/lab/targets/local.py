@@ -55,11 +55,6 @@ class LocalTarget(RunningCluster):
         """Everything but virtual time."""
         return msgspec.structs.replace(super().abilities, faults=True)
 
-    async def set_quorum(self, quorum: int) -> None:
-        """Change the write quorum; a node that is started later finds it in its settings too."""
-        await super().set_quorum(quorum)
-        self._cluster.settings["write_quorum"] = str(quorum)
-
     async def set_network(self, conditions: NetworkConditions) -> None:
         """Simulate this network, also on nodes that are started later."""
         await super().set_network(conditions)
