@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+from retinue.call import call
 from retinue.cluster import Cluster
 from retinue.errors import ClusterError, RetinueError, SettingsError, Unreachable
 from retinue.lab.experiments.contract import Settings
@@ -14,6 +18,8 @@ from retinue.lab.targets.contract import NetworkConditions
 from retinue.lab.targets.opening import Where, open_target
 from retinue.lab.targets.simulated import run_virtually
 from retinue.ports import free_ports
+from retinue.processes import spawn
+from tests.cluster.workload import wait_until
 from tests.lab.serving import serving, store_routes
 
 
@@ -74,6 +80,29 @@ def test_a_running_cluster_gets_back_its_quorum_and_its_network(tmp_path: Path) 
         with pytest.raises(ClusterError, match="half-way"):
             asyncio.run(experiment(cluster.url("follower1")))
         assert cluster.request("leader", "GET", "/config").json() == before
+
+
+def test_followers_whose_names_are_not_known_here_are_asked_for(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    options = ["--port", str(port), "--write-quorum", "1", "--memory", "--role", "leader"]
+    command = [sys.executable, "-m", "retinue", "serve", *options, "--followers", "http://follower1.invalid:8001"]
+    process = spawn(command, dict(os.environ), tmp_path / "log")
+    try:
+        wait_until(lambda: answers(url), "the leader answers")
+        told = refused(Where(url=url))
+    finally:
+        process.send(signal.SIGTERM)
+        assert process.wait(10)
+    assert "The cluster has follower1 at http://follower1.invalid:8001, a name that is not known here" in told.detail
+    assert told.exit_code == 1
+
+
+def answers(url: str) -> bool:
+    try:
+        return call(url, "GET", "/leader").status == 200
+    except Unreachable:
+        return False
 
 
 def test_a_simulated_target_has_the_network_of_the_settings() -> None:

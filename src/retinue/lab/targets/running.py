@@ -52,6 +52,7 @@ async def find_cluster(servers: Servers, url: str, followers: Sequence[str] = ()
         pool = servers.at(follower)
         health = await ask(pool, "/health")
         pools[str(health.told.get("node", pool.url))] = pool
+    await _check_names(pools)
     leader = await leader_of(pools)
     if leader is None:
         raise NoLeader(f"No node of the cluster at {first.url} leads: wait, or let one lead with `retinue promote`.")
@@ -60,6 +61,18 @@ async def find_cluster(servers: Servers, url: str, followers: Sequence[str] = ()
     may_change = await _may(pools[leader], {})
     same_network = {"max_delay_ms": config.get("max_delay_ms")}
     return Found(pools, urls, config, may_change, may_change and await _may(pools[leader], same_network))
+
+
+async def _check_names(pools: Mapping[str, Pool]) -> None:
+    """Nodes in containers call each other by names that nobody else knows; better to say so before measuring."""
+    for name, pool in pools.items():
+        try:
+            await asyncio.get_running_loop().getaddrinfo(pool.address.host, pool.address.port)
+        except OSError:
+            raise ClusterError(
+                f"The cluster has {name} at {pool.url}, a name that is not known here: give the followers' addresses as "
+                "they are reached from here with --followers URL,URL,..."
+            ) from None
 
 
 async def _may(pool: Pool, same: Mapping[str, object]) -> bool:
