@@ -70,8 +70,8 @@ async def _check_names(pools: Mapping[str, Pool]) -> None:
             await asyncio.get_running_loop().getaddrinfo(pool.address.host, pool.address.port)
         except OSError:
             raise ClusterError(
-                f"The cluster has {name} at {pool.url}, a name that is not known here: give the followers' addresses as "
-                "they are reached from here with --followers URL,URL,..."
+                f"The cluster has {name} at {pool.url}, a name that is not known here: give the followers' addresses "
+                "as they are reached from here with --followers URL,URL,..."
             ) from None
 
 
