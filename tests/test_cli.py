@@ -276,6 +276,26 @@ def test_scan_reads_all_pages(make_node: Callable[..., Scripted], capsys: pytest
     assert len(json.loads(capsys.readouterr().out)["items"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("status", "first"),
+    [
+        ({"role": "leader", "node": "a", "epoch": 7, "serving": True}, "a leads in epoch 7"),
+        ({"role": "leader", "node": "a", "epoch": 7}, "a leads in epoch 7, and does not serve yet"),
+        (
+            {"role": "follower", "node": "a", "epoch": 7, "leader": "b", "leader_url": "http://b:1"},
+            "a follows b at http://b:1 in epoch 7",
+        ),
+        ({"role": "follower", "node": "a", "epoch": 7, "leader": None}, "a knows of no leader in epoch 7"),
+    ],
+)
+def test_status_says_first_who_leads(
+    make_node: Callable[..., Scripted], capsys: pytest.CaptureFixture[str], status: dict[str, object], first: str
+) -> None:
+    node = make_node((200, status))
+    assert cli.main(["status", "--url", node.url]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == first
+
+
 def test_status_config_and_promote(make_node: Callable[..., Scripted], capsys: pytest.CaptureFixture[str]) -> None:
     status = {"role": "leader", "lag": {"ms": 0}, "followers": [{"name": "f\x1b", "lag_versions": 3, "link": {}}]}
     node = make_node(

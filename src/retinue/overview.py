@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from retinue.core.progress import Progress
 from retinue.core.quorum import promises_needed
 from retinue.driver import Driver
 from retinue.errors import NotServing
@@ -140,9 +141,14 @@ class Overview:
                     "contiguous": progress.contiguous,
                     "trusted": progress.trusted,
                     "lag_versions": last - progress.contiguous,
-                    "lag_ms": round(now_ms - progress.since_ms, 3) if progress.contiguous < last else 0.0,
+                    "lag_ms": _lag_ms(progress, now_ms) if progress.contiguous < last else 0.0,
                     "ack_ms": round(progress.ack_ms, 3),
                     "link": link,
                 }
             )
         return shown
+
+
+def _lag_ms(progress: Progress, now_ms: float) -> float | None:
+    """For how long a follower has been behind; `None` for one that was never reached."""
+    return round(now_ms - progress.since_ms, 3) if progress.since_ms else None

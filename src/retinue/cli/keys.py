@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from retinue.call import Answer, call, quoted
-from retinue.cli import output
+from retinue.cli import output, status
 from retinue.cli.options import Verbs, add_url_option, add_verb
 from retinue.errors import EXIT_DONE, BadRequest, NotLeader
 from retinue.settings import PREFIX
@@ -38,12 +38,12 @@ def register(verbs: Verbs[argparse.ArgumentParser]) -> None:
     scan.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only keys that begin so")
     scan.add_argument("--after", metavar="KEY", default="", help="only keys behind this one")
     scan.add_argument("--limit", metavar="N", type=int, help="at most so many (default: all)")
-    status = add_verb(verbs, "status", _status, "show the cluster as a node sees it")
+    seen = add_verb(verbs, "status", _status, "show the cluster as a node sees it")
     config = add_verb(verbs, "config", _config, "show or change what is in force on a node")
     config.add_argument("changes", metavar="NAME=VALUE", nargs="*", help="such as write_quorum=2 or max_delay_ms=50")
     promote = add_verb(verbs, "promote", _promote, "make a node the leader")
     promote.add_argument("--accept-loss", action="store_true", help="go on although acknowledged writes may be lost")
-    for parser in (get, scan, status, config, promote):
+    for parser in (get, scan, seen, config, promote):
         add_url_option(parser)
 
 
@@ -111,7 +111,12 @@ def _scan(parsed: argparse.Namespace) -> int:
 
 
 def _status(parsed: argparse.Namespace) -> int:
-    return _show(parsed, _ask(parsed, "GET", "/status").json())
+    document = _ask(parsed, "GET", "/status").json()
+    if parsed.json:
+        output.show_json(document)
+    else:
+        status.show(document)
+    return EXIT_DONE
 
 
 def _config(parsed: argparse.Namespace) -> int:
@@ -128,7 +133,12 @@ def _config(parsed: argparse.Namespace) -> int:
 
 def _promote(parsed: argparse.Namespace) -> int:
     body = json.dumps({"accept_loss": parsed.accept_loss}).encode()
-    return _show(parsed, _ask(parsed, "POST", "/promote", body).json())
+    promoted = _ask(parsed, "POST", "/promote", body).json()
+    if parsed.json:
+        output.show_json(promoted)
+    else:
+        output.say(str(promoted.get("message")))
+    return EXIT_DONE
 
 
 # --- requests ---

@@ -94,10 +94,14 @@ def show_mapping(document: Mapping[str, object], indent: str = "") -> None:
 
 def show_rows(rows: Sequence[Mapping[str, object]]) -> None:
     """Print objects as a table; the first one says which columns there are, and nested objects are left out."""
+    columns = [name for name, value in rows[0].items() if not isinstance(value, dict | list)]
+    show_table(columns, [[plain(row.get(name)) for name in columns] for row in rows])
+
+
+def show_table(columns: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+    """Print a table, as wide as it must be where it does not go to a terminal."""
     from rich.console import Console
 
-    columns = [name for name, value in rows[0].items() if not isinstance(value, dict | list)]
-    body = [[plain(row.get(name)) for name in columns] for row in rows]
     width = None if sys.stdout.isatty() else UNBROKEN_WIDTH
     Console(highlight=False, width=width).print(table(columns, body))
 
