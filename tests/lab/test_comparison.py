@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from retinue.lab.comparison import Difference, State, compare, difference
+from retinue.lab.judging.comparison import Difference, State, compare, difference
 from retinue.lab.targets.contract import Cell
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import io
 from pathlib import Path
@@ -14,10 +15,12 @@ from retinue.lab.experiments.contract import Attachment
 from retinue.lab.experiments.faults import Faults
 from retinue.lab.experiments.faults_sample import BIN, CATCH_UP, EVENT, OUTAGE, VERDICT, FaultSample, FaultsSettings
 from retinue.lab.history import Kind, Level, Operation, load_history
+from retinue.lab.judging.verdicts import judge
 from retinue.lab.reports.figures import png
 from retinue.lab.schedules import NAMED, Action
-from retinue.lab.targets.contract import Target
-from retinue.lab.verdicts import judge
+from retinue.lab.targets.contract import Target, Unsuitable
+from retinue.lab.targets.opening import Where, open_target
+from tests.lab.serving import serving, store_routes
 from tests.lab.simulating import on_target
 
 QUICK = FaultsSettings(duration_s=1.0, clients=6, settle_s=30)
@@ -131,6 +134,7 @@ def test_samples_of_a_schedule_that_was_broken_off_are_enough_for_a_summary() ->
         ({"schedule": "earthquake"}, "--schedule=earthquake is not known: choose one of one-follower,"),
         ({"memory": True}, "--memory is not possible with faults"),
         ({"schedules": 0}, "--schedules=0 is not allowed: give at least 1."),
+        ({"followers": 0}, "--followers=0 is not allowed"),
         ({"duration_s": 0.0}, "--duration-s=0 is not allowed"),
         ({"quorum": -1}, "--quorum=-1 is not allowed"),
     ],
@@ -144,3 +148,15 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], said: st
 def test_a_quorum_above_the_followers_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"--quorum=4 is above the number of followers \(3\): choose less"):
         run(quick(quorum=4), followers=3)
+
+
+def test_a_quorum_needs_the_addresses_of_the_followers() -> None:
+    settings = FaultsSettings(quorum=2)
+
+    async def run(url: str) -> None:
+        async with open_target(Where(url=url), settings) as target:
+            with pytest.raises(Unsuitable, match="No follower of this server is known"):
+                await anext(Faults().run(target, settings))
+
+    with serving(store_routes("POST /set", "GET /get/{key}", "GET /all")) as url:
+        asyncio.run(run(url))

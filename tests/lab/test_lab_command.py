@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from retinue import cli
 from retinue.cluster import Cluster
 from retinue.errors import SettingsError
+from retinue.lab import measuring
 from retinue.lab.experiments.registry import EXPERIMENTS
 from retinue.lab.options import parse
 from retinue.lab.presets import PRESETS
@@ -96,6 +98,8 @@ def test_options_go_before_the_preset(tmp_path: Path) -> None:
         (["--followers", "some"], "--followers=some"),
         (["--followers", "http://127.0.0.1:1"], "--url"),
         (["--write-quorum", "3"], "--url"),
+        (["--writes", "1000000000"], "--writes=1000000000 is not allowed: give at most 1,000,000"),
+        (["--writes", "9" * 400], "give at most 1,000,000"),
         (["--url", "http://127.0.0.1:1"], "--simulated and --url"),
         (["--writes", "many"], "--writes=many is not allowed: use a whole number"),
         (["--quorums", "3..1"], "--quorums=3..1"),
@@ -165,6 +169,18 @@ def test_presets_are_listed_and_fit_their_experiments(capsys: pytest.CaptureFixt
     assert "U[50, 800] ms" in capsys.readouterr().out
 
 
+def test_a_folder_without_runs_is_said_to_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lab", "list", "--out", str(tmp_path)]) == 0
+    assert f"There are no runs in {tmp_path}" in capsys.readouterr().out
+    assert cli.main(["lab", "list", "--out", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"runs": []}
+
+
+def test_a_write_quorum_of_nobody_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lab", "quorum", "--url", "http://127.0.0.1:1", "--write-quorum", "0"]) == 2
+    assert "--write-quorum=0 is not allowed: give at least 1." in capsys.readouterr().err
+
+
 def test_runs_are_listed_compared_and_reported_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "results")
     for seed in ("1", "2"):
@@ -201,7 +217,7 @@ def test_a_broken_promise_is_exit_code_7(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["lab", "report", str(folder)]) == 7
     assert "5 cells differed" in (folder / "report.html").read_text()
     assert cli.main(["lab", "list", "--out", str(tmp_path)]) == 0
-    assert "1 violations" in capsys.readouterr().out
+    assert "1 violation" in capsys.readouterr().out
 
 
 def test_without_its_packages_the_laboratory_says_how_to_get_them(tmp_path: Path) -> None:
@@ -290,3 +306,14 @@ def test_a_cluster_that_dies_half_way_leaves_partial_results(cluster: Cluster, t
     assert document["folder"] == str(folder)
     outcome = record["samples"]["columns"].index("outcome")
     assert "committed" in {row[outcome] for row in record["samples"]["rows"]}
+
+
+def test_a_low_limit_of_open_files_is_raised_as_far_as_allowed() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        measuring.allow_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(measuring.OPEN_FILES, before[1])
+        measuring.allow_connections()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

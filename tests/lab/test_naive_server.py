@@ -16,11 +16,11 @@ import pytest
 
 from retinue.cli import main
 from retinue.errors import EXIT_VIOLATION, ClusterError
-from retinue.lab.diagnosis import LAST_ARRIVAL, LOST_SENDS, RESURRECTED, TOO_FEW_COPIES
 from retinue.lab.experiments.contract import Step
 from retinue.lab.experiments.faults import Faults
 from retinue.lab.experiments.faults_sample import VERDICT, FaultSample, FaultsSettings
 from retinue.lab.experiments.faults_summary import named_faults
+from retinue.lab.judging.diagnosis import LAST_ARRIVAL, LOST_SENDS, RESURRECTED, TOO_FEW_COPIES
 from retinue.lab.targets.opening import Where, open_target
 from retinue.ports import free_ports
 

@@ -42,6 +42,13 @@ def test_order_costs_more_the_more_is_written(samples: list[OrderingSample]) -> 
     assert means[LINKS, 200] > means[LINKS, 20] + 50
 
 
+def test_a_thousand_writes_a_second_are_not_held_back() -> None:
+    settings = OrderingSettings(rates=(1000,), duration_s=2.0)
+    found = {seen.kind: seen.mean_ms for seen in measured(run_simulated(Ordering(), settings))}
+    assert found[INDEPENDENT] == pytest.approx(500, rel=0.1)
+    assert found[LINKS] == pytest.approx(963, rel=0.05)
+
+
 def test_a_write_is_acknowledged_when_all_earlier_ones_are() -> None:
     assert acknowledged_in_order([write(0, 100), write(10, 20), write(150, 5)]) == [100, 90, 5]
     by_version = [write(10, 100, version=1), write(0, 5, version=2)]
@@ -81,7 +88,9 @@ def test_low_rates_last_until_there_are_enough_writes() -> None:
     assert OrderingSettings(duration_s=8.0).writes(100) == 800
 
 
-@pytest.mark.parametrize("wrong", [{"quorum": 0}, {"quorum": 6}, {"rates": ()}, {"rates": (0.0,)}, {"duration_s": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"quorum": 0}, {"quorum": 6}, {"rates": ()}, {"rates": (0.0,)}, {"duration_s": 0.0}, {"duration_s": 1e5}]
+)
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match=f"--{next(iter(wrong)).replace('_', '-')}="):
         OrderingSettings(**wrong)  # type: ignore[arg-type]

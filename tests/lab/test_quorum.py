@@ -78,12 +78,12 @@ def test_the_classic_preset_follows_the_law_and_ends_with_equal_replicas(
         assert at.fit is not None
         assert at.fit.p_value > 0.001
         assert len(at.settled) == 5
-        assert all(sample.differing == 0 and sample.cells == 10 and sample.versioned for sample in at.settled)
+        assert all(sample.differing == 0 and sample.cells == 10 for sample in at.settled)
     behind = [sum(sample.differing for sample in at.at_once) for at in rows]
     assert behind[0] > behind[-1] == 0
     summary = Quorum().summary(CLASSIC, samples)
     assert summary.violations == []
-    assert summary.key_figures["final_differences"] == 0
+    assert summary.key_figures["cells different after settling"] == 0
     latencies, cells = summary.tables[-2:]
     assert (latencies.rows[0][3], cells.rows[0][3]) == (209.5, 40)
     assert [row[1] for row in cells.rows] == behind
@@ -165,18 +165,24 @@ def test_a_quorum_above_the_followers_of_the_target_is_refused_before_anything_i
     run_virtually(run())
 
 
-def test_replicas_that_stay_different_are_a_violation_where_versions_are_told() -> None:
+def test_replicas_that_stay_different_are_a_violation() -> None:
     settings = QuorumSettings(quorums=(1,))
-    samples = [write(1, 100.0), replica(1, AT_ONCE, older=3, versioned=True)]
-    diverged = [*samples, replica(1, SETTLED, other=2, versioned=True)]
+    samples = [write(1, 100.0), replica(1, AT_ONCE, older=3)]
+    diverged = [*samples, replica(1, SETTLED, other=2)]
     summary = Quorum().summary(settings, diverged)
     assert len(summary.violations) == 1
     assert "2 of them at follower1" in summary.violations[0]
     assert "divergence" in " ".join(summary.reading)
-    unversioned = Quorum().summary(settings, [*samples, replica(1, SETTLED, other=2)])
-    assert unversioned.violations == []
-    assert unversioned.key_figures["final_differences"] == 2
+    assert summary.key_figures["cells different after settling"] == 2
     assert "had settled" in " ".join(Quorum().summary(settings, samples).reading)
+
+
+def test_without_lag_and_with_equal_latencies_the_reading_says_so() -> None:
+    settings = QuorumSettings(quorums=(1, 5), max_delay_ms=0.0)
+    same = [sample for k in (1, 5) for sample in (write(k, 5.0), replica(k, AT_ONCE), replica(k, SETTLED))]
+    reading = " ".join(Quorum().summary(settings, same).reading)
+    assert "at 5: about as long." in reading
+    assert "No cell of the followers was behind after the last acknowledgement, for quorum 1, 5." in reading
 
 
 def test_failures_are_counted_by_outcome_and_do_not_count_as_latency() -> None:
@@ -187,6 +193,12 @@ def test_failures_are_counted_by_outcome_and_do_not_count_as_latency() -> None:
     assert summary.key_figures["success at quorum 2 (%)"] == pytest.approx(200 / 3)
     table = next(table for table in summary.tables if "not acknowledged" in table.title)
     assert table.rows == [[2, "unknown", 1, "No answer in time."]]
+
+
+def test_published_means_are_those_of_the_quorums_that_were_measured() -> None:
+    settings = dataclasses.replace(CLASSIC, quorums=(1, 5))
+    summary = Quorum().summary(settings, [write(1, 170.0), write(5, 840.0)])
+    assert "209.5 / 838.7 ms" in " ".join(summary.reading)
 
 
 def test_nothing_but_failures_is_told_as_such() -> None:
@@ -205,6 +217,24 @@ def test_without_told_delays_the_overhead_is_taken_from_theory() -> None:
     assert summary.key_figures["mean overhead at quorum 3 (ms)"] == pytest.approx(45)
     assert "cannot be separated" in " ".join(summary.reading)
     assert not any("published" in table.title for table in summary.tables)
+
+
+def test_latency_that_delays_cannot_explain_is_told_with_its_likely_cause() -> None:
+    settings = QuorumSettings(quorums=(1,), writes=20)
+    slow = [write(1, 1240.0 + number) for number in range(20)]
+    assert "threads of a pool" in " ".join(Quorum().summary(settings, slow).reading)
+    told = [msgspec.structs.replace(sample, drawn_ms=170.0) for sample in slow]
+    assert "threads of a pool" not in " ".join(Quorum().summary(settings, told).reading)
+
+
+def test_where_the_load_outweighs_the_delays_the_test_of_the_law_says_so() -> None:
+    settings = QuorumSettings(quorums=(1,), max_delay_ms=1.0)
+    samples = [write(1, 8.0 + number / 10, drawn_ms=number / 20) for number in range(20)]
+    [fits] = [table for table in Quorum().summary(settings, samples).tables if "law" in table.title]
+    assert "says nothing about the delays" in fits.notes[-1]
+    spread = QuorumSettings(quorums=(1,), max_delay_ms=1000.0)
+    [fits] = [table for table in Quorum().summary(spread, samples).tables if "law" in table.title]
+    assert len(fits.notes) == 1
 
 
 def test_pictures_are_sharp_pngs_also_of_a_run_that_ended_early(classic: tuple[list[Step], list[QuorumSample]]) -> None:

@@ -284,13 +284,13 @@ def test_a_verdict_is_a_sentence() -> None:
     share = f"{100 * fit.p_value:.2g} %"
     assert fit.sentence == (
         f"The 100 latencies agree with the law (Kolmogorov-Smirnov D = {fit.statistic:.2g}, p = {fit.p_value:.2g}): "
-        f"a deviation this large comes up in {share} of samples of that size."
+        f"where it holds, a deviation this large comes up in {share} of samples of that size."
     )
     other = goodness_of_fit(OrderStatistic(UNIFORM, 4, N).quantile(np.linspace(0.01, 0.99, 100)), order_statistic)
     assert other.statistic == pytest.approx(0.35, abs=0.05)
     assert other.sentence.startswith("The 100 latencies do not follow the law (Kolmogorov-Smirnov D = 0.3")
     assert other.sentence.endswith(
-        "p < 0.001): a deviation this large comes up in less than 0.1 % of samples of that size."
+        "p < 0.001): where it holds, a deviation this large comes up in less than 0.1 % of samples of that size."
     )
     assert goodness_of_fit([500.0] * 4, order_statistic).sentence == "4 latencies are too few to compare with the law."
     fixed = goodness_of_fit([80.5, 81.25, 80.75, 80.5, 82.0], OrderStatistic(Law("fixed", 0, 80), 3, N))

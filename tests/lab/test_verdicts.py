@@ -4,8 +4,8 @@ from typing import Any
 
 from retinue.lab.checker import FIXED_LEADER
 from retinue.lab.history import Kind, Level, Operation, Outcome
+from retinue.lab.judging.verdicts import judge, losses
 from retinue.lab.targets.contract import Cell
-from retinue.lab.verdicts import judge, losses
 
 
 def put(value: str, begun: float, ended: float | None, **more: Any) -> Operation:

@@ -10,12 +10,12 @@ import pytest
 from retinue.cli import main
 from retinue.cluster import Cluster
 from retinue.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_WRITTEN, EXIT_USAGE, EXIT_VIOLATION
-from retinue.lab.comparison import Difference, State
 from retinue.lab.experiments.contract import Attachment
 from retinue.lab.experiments.faults import Faults
 from retinue.lab.experiments.faults_sample import FaultSample, FaultsSettings
 from retinue.lab.history import Kind, Operation, save_history
-from retinue.lab.settling import Settled
+from retinue.lab.judging.comparison import Difference, State
+from retinue.lab.judging.settling import Settled
 from retinue.lab.targets.contract import Cell
 from retinue.lab.targets.opening import Where, open_target
 from retinue.lab.verify import differences_table

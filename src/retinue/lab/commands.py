@@ -149,9 +149,11 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     count, urls = _followers(arguments.followers)
     if count is not None:
         values["followers"] = count
-    write_quorum = arguments.write_quorum and parse("--write-quorum", arguments.write_quorum, int)
+    write_quorum = None if arguments.write_quorum is None else parse("--write-quorum", arguments.write_quorum, int)
     _check_places(arguments, urls)
     if write_quorum is not None:
+        if write_quorum < 1:
+            raise SettingsError(f"--write-quorum={write_quorum} is not allowed: give at least 1.")
         names = experiment.settings_type.__dataclass_fields__
         values |= {
             name: value for name, value in (("quorums", (write_quorum,)), ("quorum", write_quorum)) if name in names
@@ -211,8 +213,10 @@ def _presets(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     from retinue.lab.experiments.contract import Table
+    from retinue.lab.judging.diagnosis import counted
     from retinue.lab.reports.folder import RESULTS as RESULTS_FILE
     from retinue.lab.reports.folder import read_record
+    from retinue.lab.reports.text import print_lines
 
     rows: list[list[Any]] = []
     for file in sorted(arguments.out.glob(f"*/{RESULTS_FILE}")):
@@ -221,10 +225,14 @@ def _list(arguments: argparse.Namespace) -> int:
         except SettingsError as error:
             rows.append([file.parent.name, "-", "-", "cannot be read", None, error.detail])
             continue
-        state = f"{len(record.summary.violations)} violations" if record.summary.violations else record.state
+        violations = record.summary.violations
+        state = counted(len(violations), "violation") if violations else record.state
         preset_name = record.preset or "-"
         rows.append([file.parent.name, record.experiment, preset_name, state, len(record.samples.rows), record.target])
     columns = ["folder", "experiment", "preset", "state", "samples", "target"]
+    if not rows and not arguments.json:
+        print_lines(f"There are no runs in {arguments.out}: measure something, or name another folder with --out.")
+        return EXIT_DONE
     return _show(arguments, Table(title=f"Runs in {arguments.out}", columns=columns, rows=rows), "runs")
 
 

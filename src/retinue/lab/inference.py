@@ -91,6 +91,6 @@ def goodness_of_fit(samples_ms: Sequence[float] | Array, order_statistic: OrderS
     return Fit(
         distance,
         p,
-        f"The {count} latencies {verdict} the law (Kolmogorov-Smirnov D = {distance:.2g}, {shown}): a deviation this "
-        f"large comes up in {share} of samples of that size.",
+        f"The {count:,} latencies {verdict} the law (Kolmogorov-Smirnov D = {distance:.2g}, {shown}): where it holds, "
+        f"a deviation this large comes up in {share} of samples of that size.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import resource
 import signal
 import sys
 from collections.abc import AsyncGenerator, Collection, Iterator
@@ -24,6 +25,8 @@ from retinue.lab.reports.host import describe_host, describe_versions
 from retinue.lab.reports.writing import write_report
 from retinue.lab.targets.contract import Target
 from retinue.lab.targets.opening import Where, open_target
+
+OPEN_FILES = 8192
 
 NETWORK_FIELDS = ("distribution", "min_delay_ms", "max_delay_ms")
 
@@ -104,8 +107,17 @@ def _run(plan: Plan, kept: _Kept, bar: _Bar) -> None:
 
         run_virtually(_collect(plan, kept, bar))
         return
+    allow_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_collect_until_told(plan, kept, bar))
+
+
+def allow_connections() -> None:
+    """Raise the limit of open files, for nodes that are started too: each request under way has a connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _collect_until_told(plan: Plan, kept: _Kept, bar: _Bar) -> None:

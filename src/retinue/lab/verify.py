@@ -19,14 +19,14 @@ from rich.console import Console
 
 from retinue.errors import EXIT_DONE, EXIT_VIOLATION, ClusterError, SettingsError
 from retinue.lab.checker import FIXED_LEADER, STRONG_ONLY
-from retinue.lab.diagnosis import Facts, counted, diagnose
 from retinue.lab.experiments.contract import Settings, Table
 from retinue.lab.history import Operation, load_history
-from retinue.lab.replica_facts import plain_facts, written_once
+from retinue.lab.judging.diagnosis import Facts, counted, diagnose
+from retinue.lab.judging.replica_facts import plain_facts, written_once
+from retinue.lab.judging.settling import Settled, Watch, settle
+from retinue.lab.judging.verdicts import Judgement, judge
 from retinue.lab.reports.text import print_lines, print_table
-from retinue.lab.settling import Settled, Watch, settle
 from retinue.lab.targets.opening import Where, open_target
-from retinue.lab.verdicts import Judgement, judge
 from retinue.settings import PREFIX
 
 DEFAULT_URL = "http://127.0.0.1:8000"

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import msgspec
 
 from retinue.errors import SettingsError
-from retinue.lab.comparison import difference
 from retinue.lab.experiments import consistency_pictures, consistency_summary
 from retinue.lab.experiments.consistency_summary import EQUAL
 from retinue.lab.experiments.contract import Attachment, Experiment, Picture, Settings, Step, Summary, option
 from retinue.lab.experiments.expected_lag import Burst
 from retinue.lab.experiments.preparing import (
+    LARGEST,
     PATIENCE_MS,
     check_at_least,
     check_quorums,
@@ -34,6 +34,7 @@ from retinue.lab.experiments.preparing import (
     settled_ms,
     simulate_network,
 )
+from retinue.lab.judging.comparison import difference
 from retinue.lab.loads import Put, closed_loop
 from retinue.lab.targets.contract import Cell, Outcome, Target, Unsuitable, Written
 from retinue.lab.theory import OrderStatistic
@@ -64,6 +65,11 @@ class ConsistencySettings(Settings):
         super().__post_init__()
         check_quorums(self.chosen_quorums, "--quorums", self.followers)
         check_at_least(self, keys=1, writes_per_key=1, concurrency=1, deletes=0, rounds=1, moments=2)
+        if self.keys * self.writes_per_key > LARGEST:
+            raise SettingsError(
+                f"--keys={self.keys} with --writes-per-key={self.writes_per_key} is not allowed: give at most "
+                f"{LARGEST:,} writes together."
+            )
         if self.order not in ORDERS:
             raise SettingsError(f"--order={self.order} is not allowed: choose one of {', '.join(ORDERS)}.")
         if self.deletes > self.keys:

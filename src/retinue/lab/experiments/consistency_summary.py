@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from retinue.lab.comparison import State
 from retinue.lab.delay_law import Law
-from retinue.lab.diagnosis import LAST_ARRIVAL, LOST_DELETES, LOST_SENDS, RESURRECTED
 from retinue.lab.experiments.contract import Summary, Table
 from retinue.lab.experiments.expected_lag import Burst, ExpectedLag
 from retinue.lab.experiments.preparing import law_of
+from retinue.lab.judging.comparison import State
+from retinue.lab.judging.diagnosis import LAST_ARRIVAL, LOST_DELETES, LOST_SENDS, RESURRECTED
 
 if TYPE_CHECKING:
     from retinue.lab.experiments.consistency import CellSample, ConsistencySettings

@@ -11,13 +11,13 @@ import uuid
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
-from retinue.errors import ClusterError, SettingsError
+from retinue.errors import ClusterError
 from retinue.lab.experiments import faults_figures, faults_summary
 from retinue.lab.experiments.contract import Attachment, Experiment, Picture, Step, Summary
 from retinue.lab.experiments.faults_probes import Probes
 from retinue.lab.experiments.faults_run import ScheduleRun
 from retinue.lab.experiments.faults_sample import FaultSample, FaultsSettings
-from retinue.lab.experiments.preparing import simulate_network
+from retinue.lab.experiments.preparing import check_target, simulate_network
 from retinue.lab.history import encode_history
 from retinue.lab.schedules import Schedule, draw_quorum, draw_schedule, named_schedule
 from retinue.lab.targets.contract import Target
@@ -38,11 +38,8 @@ class Faults(Experiment[FaultsSettings, FaultSample]):
         self, target: Target, settings: FaultsSettings
     ) -> AsyncGenerator[Step | FaultSample | Attachment, None]:
         """Measure: schedules one after another, or probes where nobody may break anything."""
-        followers = len(target.nodes) - 1
-        if settings.quorum > followers:
-            raise SettingsError(
-                f"--quorum={settings.quorum} is above the number of followers ({followers}): choose less."
-            )
+        if settings.quorum:
+            check_target(target, (settings.quorum,), "--quorum")
         await simulate_network(target, settings)
         # Old keys of a running cluster would be writes that the history knows nothing of.
         mark = f"faults-{'' if target.abilities.virtual else uuid.uuid4().hex[:8] + '-'}"

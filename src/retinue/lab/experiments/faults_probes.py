@@ -18,8 +18,8 @@ from retinue.lab.clients import Client, Habits, Records, habits_of, keep_busy
 from retinue.lab.experiments.faults_sample import FaultSample, FaultsSettings, Scribe
 from retinue.lab.experiments.faults_verdict import closing_samples
 from retinue.lab.history import Operation
-from retinue.lab.replica_facts import node_facts, written_once
-from retinue.lab.settling import POLL_S, Settled, Watch, leader_of, settle
+from retinue.lab.judging.replica_facts import node_facts, written_once
+from retinue.lab.judging.settling import POLL_S, Settled, Watch, leader_of, settle
 from retinue.lab.targets.contract import Target
 
 NAME = "no faults"

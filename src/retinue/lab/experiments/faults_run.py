@@ -12,8 +12,8 @@ from retinue.lab.checker import FIXED_LEADER, STRONG_ONLY
 from retinue.lab.clients import Client, Records, habits_of, keep_busy
 from retinue.lab.experiments.faults_sample import BROKEN, EVENT, FaultSample, FaultsSettings, Scribe
 from retinue.lab.experiments.faults_verdict import closing_samples
+from retinue.lab.judging.settling import Watch, settle
 from retinue.lab.schedules import REPAIRS, Action, Event, Schedule
-from retinue.lab.settling import Watch, settle
 from retinue.lab.targets.contract import Outcome, Target
 
 RETRY_MS = 3000.0

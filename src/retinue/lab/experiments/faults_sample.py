@@ -13,9 +13,9 @@ import msgspec
 from retinue.errors import SettingsError
 from retinue.lab.availability import Bin, Outage
 from retinue.lab.clients import Attempt
-from retinue.lab.diagnosis import NodeFacts
 from retinue.lab.experiments.contract import Settings, option
 from retinue.lab.experiments.preparing import check_at_least
+from retinue.lab.judging.diagnosis import NodeFacts
 from retinue.lab.schedules import NAMED
 from retinue.lab.targets.contract import Outcome
 
@@ -50,6 +50,7 @@ class FaultsSettings(Settings):
     probe_keys: int = option(40, "without faults: keys that are written once, overwritten, or deleted at once")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(
             self, schedules=1, quorum=0, duration_s=0.5, clients=1, keys=1, write_timeout_ms=1, settle_s=1, quiet_s=0.1
         )

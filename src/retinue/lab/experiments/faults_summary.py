@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import median
 
-from retinue.lab.diagnosis import Facts, NamedFault, NodeFacts, counted, diagnose, summed
 from retinue.lab.experiments.contract import Summary, Table
 from retinue.lab.experiments.faults_probes import NAME as NO_FAULTS
 from retinue.lab.experiments.faults_sample import (
@@ -21,6 +20,7 @@ from retinue.lab.experiments.faults_sample import (
     VERDICT,
     FaultSample,
 )
+from retinue.lab.judging.diagnosis import Facts, NamedFault, NodeFacts, counted, diagnose, summed
 from retinue.lab.schedules import REPAIRS, Action
 
 MOST_ANSWERS = 8

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from retinue.lab.diagnosis import NodeFacts
 from retinue.lab.experiments.faults_sample import BROKEN, LOSS, VERDICT, FaultSample, Scribe
 from retinue.lab.history import Level, Operation, Outcome
-from retinue.lab.replica_facts import few_copies, plain_facts, written_once
-from retinue.lab.settling import Settled
+from retinue.lab.judging.diagnosis import NodeFacts
+from retinue.lab.judging.replica_facts import few_copies, plain_facts, written_once
+from retinue.lab.judging.settling import Settled
+from retinue.lab.judging.verdicts import judge
 from retinue.lab.targets.contract import Target
-from retinue.lab.verdicts import judge
 
 MOST_SENTENCES = 20
 """Losses and violations that become samples of their own; the numbers count all."""

@@ -17,6 +17,7 @@ from retinue.errors import SettingsError
 from retinue.lab.experiments import ordering_summary
 from retinue.lab.experiments.contract import Attachment, Experiment, Picture, Settings, Step, Summary, option
 from retinue.lab.experiments.preparing import (
+    LARGEST,
     check_at_least,
     check_quorums,
     check_target,
@@ -30,6 +31,8 @@ from retinue.lab.targets.contract import Outcome, Target, Unsuitable
 KEYS = 100
 # A rate so low that its time gives few writes lasts longer: the mean of few scatters too much.
 FEWEST_WRITES = 200
+# Each write under way has a connection of its own. A cluster that is started for the experiment takes 5000 of them.
+OWN_IN_FLIGHT_LIMIT = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class OrderingSettings(Settings):
         1000.0, "largest simulated delay of an entry; docs/settings.md has the other laws", "ms"
     )
     quorum: int = option(3, "write quorum")
-    rates: tuple[float, ...] = option((10, 100, 700), "rates of the writes", "1/s")
+    rates: tuple[float, ...] = option((10, 100, 1000), "rates of the writes", "1/s")
     duration_s: float = option(
         8.0, "how long each rate lasts, for each kind of delivery, or longer for 200 writes", "s"
     )
@@ -52,6 +55,11 @@ class OrderingSettings(Settings):
         if not self.rates or len(set(self.rates)) != len(self.rates) or not all(0 < r <= 100_000 for r in self.rates):
             given = ",".join(f"{rate:g}" for rate in self.rates) or "nothing"
             raise SettingsError(f"--rates={given} is not allowed: give different rates up to 100000, such as 10,100.")
+        if max(self.rates) * self.duration_s > LARGEST:
+            raise SettingsError(
+                f"--duration-s={self.duration_s:g} is not allowed at {max(self.rates):g} writes/s: give less, so that "
+                f"at most {LARGEST:,} writes are sent."
+            )
 
     def writes(self, rate_per_s: float) -> int:
         """How many writes are sent at this rate."""
@@ -124,12 +132,19 @@ class Ordering(Experiment[OrderingSettings, OrderingSample]):
 
 def _check_in_flight(target: Target, settings: OrderingSettings) -> None:
     """Refuse rates at which more writes would be under way than a node takes connections: they would wait outside."""
-    most = round(max(settings.rates) * largest_delay_ms(settings) / 1000)
-    if most > IN_FLIGHT_LIMIT and not target.abilities.virtual:
+    most, limit = round(max(settings.rates) * largest_delay_ms(settings) / 1000), _in_flight_limit(target)
+    if most > limit:
         raise SettingsError(
             f"--rates={max(settings.rates):g} is not possible with these delays: up to {most} writes would be under "
-            f"way, and at most {IN_FLIGHT_LIMIT} may; give a lower rate, shorter delays, or --simulated."
+            f"way, and at most {limit} may; give a lower rate, shorter delays, or --simulated."
         )
+
+
+def _in_flight_limit(target: Target) -> int:
+    """How many writes may be under way at once; simulated ones need no connections."""
+    if target.abilities.virtual:
+        return LARGEST
+    return OWN_IN_FLIGHT_LIMIT if target.abilities.faults else IN_FLIGHT_LIMIT
 
 
 async def _write(
@@ -139,9 +154,9 @@ async def _write(
     count = settings.writes(rate_per_s)
     puts = [Put(f"lab-{fresh}-{number % KEYS}", f"write {number}") for number in range(count)]
     first_ms = target.now_ms()
-    most = count if target.abilities.virtual else IN_FLIGHT_LIMIT
+    limit = _in_flight_limit(target)
     async with aclosing(
-        open_loop(target, puts, rate_per_s, poisson_seed=settings.seed, in_flight_limit=most)
+        open_loop(target, puts, rate_per_s, poisson_seed=settings.seed, in_flight_limit=limit)
     ) as answers:
         async for _, written in answers:
             yield OrderingSample(

@@ -15,6 +15,8 @@ from retinue.network import LARGEST_DRAW
 MARGIN_MS = 1000.0
 # A loaded machine may need longer still: replicas that differ then are looked at once more.
 PATIENCE_MS = 5000.0
+# What is counted is held in memory: more is a slip of the finger.
+LARGEST = 1_000_000
 
 
 def law_of(settings: Settings) -> Law:
@@ -61,11 +63,13 @@ def _check_followers(quorums: Sequence[int], option: str, followers: int) -> Non
 
 
 def check_at_least(settings: Settings, **smallest: float) -> None:
-    """Raise `SettingsError` for the first of these settings that is below its smallest value, or no finite number."""
+    """Raise `SettingsError` for the first of these settings that is below its smallest value, or above a million."""
     for name, least in smallest.items():
         value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= least):
-            raise SettingsError(f"--{name.replace('_', '-')}={value:g} is not allowed: give at least {least:g}.")
+        if not least <= value <= LARGEST:
+            bound = f"at most {LARGEST:,}" if value > LARGEST else f"at least {least:g}"
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise SettingsError(f"--{name.replace('_', '-')}={shown} is not allowed: give {bound}.")
 
 
 def check_target(target: Target, quorums: Sequence[int], option: str) -> None:

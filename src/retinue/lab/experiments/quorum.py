@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from retinue.errors import ClusterError, SettingsError
-from retinue.lab.comparison import State, compare
 from retinue.lab.experiments import quorum_pictures, quorum_summary
 from retinue.lab.experiments.contract import Attachment, Experiment, Picture, Settings, Step, Summary, option
 from retinue.lab.experiments.preparing import (
+    PATIENCE_MS,
     check_at_least,
     check_quorums,
     check_target,
     choose_quorum,
-    largest_delay_ms,
     law_of,
+    settled_ms,
     simulate_network,
 )
 from retinue.lab.experiments.quorum_sample import AT_ONCE, READ, REPLICA, SETTLED, WRITE, QuorumSample
+from retinue.lab.judging.comparison import State, compare
 from retinue.lab.loads import Put, closed_loop, key_choices
 from retinue.lab.targets.contract import Cell, Outcome, Target, Unsuitable, Written
 from retinue.lab.theory import OrderStatistic
@@ -32,10 +34,6 @@ from retinue.lab.theory import OrderStatistic
 BY_KEY = "by-key"
 ORDERS = ("mixed", BY_KEY)
 
-# Waiting this much longer than the largest delay tells "late" from "never".
-MARGIN_MS = 1000.0
-# A loaded machine may need longer still: replicas that differ then are looked at once more.
-PATIENCE_MS = 5000.0
 # What a write costs without delays, for the estimate of the time left only.
 ORDINARY_WRITE_MS = 2.0
 # So many failures in a row, for each client, make us ask whether anybody leads.
@@ -94,7 +92,7 @@ class QuorumSettings(Settings):
     @property
     def settled_ms(self) -> float:
         """When, counted from the last acknowledgement, every copy must have arrived."""
-        return largest_delay_ms(self) + MARGIN_MS
+        return settled_ms(self)
 
 
 class Quorum(Experiment[QuorumSettings, QuorumSample]):
@@ -120,9 +118,10 @@ class Quorum(Experiment[QuorumSettings, QuorumSample]):
             burst = _Burst(target, settings, quorum)
             await burst.warm_up()
             expected_ms = settings.expected_ms(quorum)
-            async for sample in burst.write():
-                yield sample
-                yield Step(done_ms + expected_ms * burst.answered / settings.writes, total_ms, what)
+            async with aclosing(burst.write()) as samples:
+                async for sample in samples:
+                    yield sample
+                    yield Step(done_ms + expected_ms * burst.answered / settings.writes, total_ms, what)
             for sample in burst.reads:
                 yield sample
             done_ms += expected_ms
@@ -173,15 +172,16 @@ class _Burst:
             pass
         self._origin_ms = self._target.now_ms()
 
-    async def write(self) -> AsyncIterator[QuorumSample]:
+    async def write(self) -> AsyncGenerator[QuorumSample]:
         """Write all, and yield a sample of each write as it is answered."""
         readers = [asyncio.ensure_future(self._read(number)) for number in range(self._settings.readers)]
         try:
-            async for number, written in closed_loop(self._target, self._puts, self._settings.concurrency):
-                self.answered += 1
-                self._ended_ms = max(self._ended_ms, written.ended_ms)
-                yield self._sample(self._puts[number].key, written)
-                await self._check_alive(written)
+            async with aclosing(closed_loop(self._target, self._puts, self._settings.concurrency)) as answers:
+                async for number, written in answers:
+                    self.answered += 1
+                    self._ended_ms = max(self._ended_ms, written.ended_ms)
+                    yield self._sample(self._puts[number].key, written)
+                    await self._check_alive(written)
         finally:
             for reader in readers:
                 reader.cancel()
@@ -275,7 +275,6 @@ class _Burst:
                     missing=missing,
                     older=older,
                     other=len(states) - missing - older,
-                    versioned=self._target.abilities.versions,
                 )
             )
         return samples

@@ -19,7 +19,7 @@ class QuorumSample(msgspec.Struct, frozen=True, kw_only=True):
     `server_ms`: how long the server says it took. `acked_by`, `acked_ms`: the followers that had the write when it was
     answered, and when. Of a comparison: `moment` is "at once" (after the last acknowledgement) or "settled" (when every
     copy must have arrived), `cells` the keys of the leader, and `missing`, `older`, `other` how many of them the
-    follower lacks, has an older version of, or differs in otherwise; `versioned`: whether the server tells versions.
+    follower lacks, has an older version of, or differs in otherwise (older values too, where no versions are told).
     """
 
     kind: str
@@ -39,7 +39,6 @@ class QuorumSample(msgspec.Struct, frozen=True, kw_only=True):
     missing: int = 0
     older: int = 0
     other: int = 0
-    versioned: bool = False
     detail: str = ""
 
     @property

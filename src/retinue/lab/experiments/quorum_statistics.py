@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-# Fewer samples say nothing about a law.
-SMALLEST_FIT = 8
-
 
 class AtQuorum:
     """The writes at one quorum. Latencies are of acknowledged writes, in ms, in order of their answers.
@@ -82,6 +79,13 @@ class AtQuorum:
         return None if self.theory is None else self.mean_ms - self.theory.mean
 
     @property
+    def is_load_bound(self) -> bool:
+        """Whether the median overhead is above the spread of theory, so that the load makes the shape of latencies."""
+        if self.theory is None or self.overheads_ms is None:
+            return False
+        return float(np.median(self.overheads_ms)) > self.theory.standard_deviation
+
+    @property
     def agrees(self) -> bool | None:
         """Whether theory's mean, with the overhead, lies in the confidence interval; `None` where that cannot be said.
 
@@ -93,8 +97,8 @@ class AtQuorum:
 
     @cached_property
     def fit(self) -> Fit | None:
-        """Whether latency minus overhead follows the order statistic; `None` for laws without spread, or few writes."""
-        if self.theory is None or self.law.certain_ms is not None or len(self.latencies_ms) < SMALLEST_FIT:
+        """Whether latency minus overhead follows the order statistic; `None` for laws without spread."""
+        if self.theory is None or self.law.certain_ms is not None:
             return None
         typical_ms = self.overhead_ms if self.overheads_ms is None else float(np.median(self.overheads_ms))
         return goodness_of_fit(self.latencies_ms - (typical_ms or 0.0), self.theory)

@@ -11,6 +11,8 @@ from retinue.lab.experiments.contract import Summary, Table
 from retinue.lab.experiments.preparing import law_of
 from retinue.lab.experiments.quorum_sample import QuorumSample
 from retinue.lab.experiments.quorum_statistics import AtQuorum, by_quorum
+from retinue.lab.judging.diagnosis import slower_than_all
+from retinue.lab.theory import OrderStatistic
 
 if TYPE_CHECKING:
     from retinue.lab.experiments.quorum import QuorumSettings
@@ -102,6 +104,8 @@ def _fits(rows: Rows) -> Table:
         [at.quorum, len(at.latencies_ms), at.fit.sentence] for at in rows if at.fit is not None
     ]
     notes = ["Tested is the latency minus the median overhead, against the law of the k-th smallest delay."]
+    if any(at.is_load_bound for at in rows):
+        notes.append("Where the overhead is larger than the spread of the delays, this says nothing about the delays.")
     columns = ["quorum", "writes", "Kolmogorov-Smirnov test"]
     return Table(title="Do the latencies follow the law?", columns=columns, rows=cells, notes=notes)
 
@@ -193,14 +197,14 @@ def _key_figures(rows: Rows, everything: Rows) -> dict[str, float]:
             figures[f"cells behind at once {place}"] = float(sum(sample.differing for sample in at.at_once))
     settled = [sample for at in everything for sample in at.settled]
     if settled:
-        figures["final_differences"] = float(sum(sample.differing for sample in settled))
+        figures["cells different after settling"] = float(sum(sample.differing for sample in settled))
     return figures
 
 
 def _violations(everything: Rows) -> list[str]:
     found = []
     for at in everything:
-        worst = max((sample for sample in at.settled if sample.versioned), key=lambda s: s.differing, default=None)
+        worst = max(at.settled, key=lambda sample: sample.differing, default=None)
         if worst is not None and worst.differing:
             total = sum(sample.differing for sample in at.settled)
             found.append(
@@ -216,11 +220,11 @@ def _reading(settings: QuorumSettings, rows: Rows, everything: Rows) -> list[str
     paragraphs = [_what_is_seen(settings, rows)]
     if rows[0].theory is not None:
         paragraphs += [_what_theory_says(settings, rows), _why_they_differ(rows)]
-    paragraphs += [text for text in (_what_replicas_say(everything),) if text]
+    paragraphs += [text for text in (_why_so_slow(settings, rows), _what_replicas_say(everything)) if text]
     if is_published(settings):
         paragraphs.append(
             "A university laboratory published this set-up with means of "
-            + " / ".join(f"{ms:g}" for ms in PUBLISHED_MEANS_MS[: len(rows)])
+            + " / ".join(f"{PUBLISHED_MEANS_MS[at.quorum - 1]:g}" for at in rows)
             + " ms: the same shape, for the delays make it, on top of the overhead of that system. The last "
             "tables set both side by side."
         )
@@ -232,9 +236,10 @@ def _what_is_seen(settings: QuorumSettings, rows: Rows) -> str:
     text = f"A write took {_ms(first.mean_ms)} on average (p95 {_ms(first.quantile_ms(0.95))}) "
     text += f"at write quorum {first.quorum}"
     if last is not first:
+        ratio = f"{last.mean_ms / first.mean_ms:.1f}"
         text += (
             f", and {_ms(last.mean_ms)} (p95 {_ms(last.quantile_ms(0.95))}) at {last.quorum}: "
-            f"{last.mean_ms / first.mean_ms:.1f} times as long. "
+            f"{'about as long' if ratio == '1.0' else f'{ratio} times as long'}. "
             "The leader sends to all followers at once and answers when the k-th of them has confirmed, so a larger "
             "quorum does not send more; it waits for a slower one."
         )
@@ -269,7 +274,9 @@ def _why_they_differ(rows: Rows) -> str:
     scatter = [at.half_width_ms for at in rows if at.half_width_ms is not None]
     text = "Two things part measurement and theory. "
     if scatter:
-        text += f"One is chance: with so many writes a mean is known to ± {min(scatter):.2g} to {max(scatter):.2g} ms. "
+        least, most = f"{min(scatter):.2g}", f"{max(scatter):.2g}"
+        known_to = least if least == most else f"{least} to {most}"
+        text += f"One is chance: with so many writes a mean is known to ± {known_to} ms. "
     known = [at for at in rows if at.overheads_ms is not None]
     if known:
         medians = [float(np.median(at.overheads_ms)) for at in known if at.overheads_ms is not None]
@@ -278,8 +285,7 @@ def _why_they_differ(rows: Rows) -> str:
             f"server tells the delays that it drew: the median write took {min(medians):.2f} to {max(medians):.2f} ms "
             "more than they did."
         )
-        spread = max(at.theory.standard_deviation for at in known if at.theory)
-        if max(medians) > spread:
+        if any(at.is_load_bound for at in known):
             text += (
                 " That is more than the spread of the delays, so the load makes the shape of these latencies, not the "
                 "law; with fewer writes at a time (--concurrency) less waits in queues."
@@ -289,6 +295,17 @@ def _why_they_differ(rows: Rows) -> str:
     return text
 
 
+def _why_so_slow(settings: QuorumSettings, rows: Rows) -> str:
+    """The likely cause where a server that does not tell its delays is slower than they can make it; else empty."""
+    everybody = OrderStatistic(law_of(settings), settings.followers, settings.followers)
+    for at in rows:
+        if at.theory is not None and at.overheads_ms is None and at.interval is not None:
+            fault = slower_than_all(at.quorum, at.interval.low, everybody.mean)
+            if fault is not None:
+                return f"{fault.name.capitalize()}: {fault.seen}. Likely {fault.cause}. Cure: {fault.cure}."
+    return ""
+
+
 def _what_replicas_say(everything: Rows) -> str:
     compared = [at for at in everything if at.at_once]
     if not compared:
@@ -296,6 +313,8 @@ def _what_replicas_say(everything: Rows) -> str:
     counts = " / ".join(str(sum(sample.differing for sample in at.at_once)) for at in compared)
     quorums = ", ".join(str(at.quorum) for at in compared)
     final = sum(sample.differing for at in compared for sample in at.settled)
+    if final == 0 and not any(sample.differing for at in compared for sample in at.at_once):
+        return f"No cell of the followers was behind after the last acknowledgement, for quorum {quorums}."
     text = f"Right after the last acknowledgement {counts} cells of the followers were behind, for quorum {quorums}. "
     if not any(at.settled for at in compared):
         return text + "The run ended before the replicas had settled."

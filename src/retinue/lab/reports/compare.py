@@ -138,12 +138,13 @@ def _curves(a: Run, b: Run, families: Series) -> Figure:
         before, _, after = family.partition(" ...")
         axes = new_axes(made, before.rsplit(" ", 1)[-1], after.strip(" ()"), (rows, columns, number + 1))
         title(axes, before.removesuffix(f" at {before.rsplit(' ', 1)[-1]}"))
-        places = sorted(members)
+        places, highest = sorted(members), 0.0
         for order, run in enumerate((a, b)):
             style = look(order)
             values = [run.figures[members[place]] for place in places]
+            highest = max(highest, *values)
             axes.plot(places, values, marker=style.marker, color=style.colour, linestyle=style.dash, label=run.label)
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.08 * highest or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if number == 0:
             axes.legend(frameon=False, fontsize=10, labelcolor=INK)

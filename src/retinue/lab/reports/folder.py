@@ -153,9 +153,7 @@ def settings_from(settings_type: type[Settings], document: dict[str, Any]) -> Se
     try:
         return msgspec.convert(document, settings_type)
     except msgspec.ValidationError as error:
-        raise SettingsError(
-            f"The settings are of another version of the experiment ({error}): measure again."
-        ) from None
+        raise _of_another_version("settings", error) from None
 
 
 def _of_another_version(what: str, error: msgspec.ValidationError) -> SettingsError:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import msgspec
 
 from retinue.errors import RetinueError
-from retinue.lab.comparison import Difference, compare
+from retinue.lab.judging.comparison import Difference, compare
 from retinue.lab.targets.contract import Cell, Target
 
 POLL_S = 0.1

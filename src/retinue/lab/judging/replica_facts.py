@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 
-from retinue.lab.comparison import Difference, State
-from retinue.lab.diagnosis import NodeFacts
 from retinue.lab.history import Kind, Operation, Outcome
-from retinue.lab.settling import Settled, Watch
+from retinue.lab.judging.comparison import Difference, State
+from retinue.lab.judging.diagnosis import NodeFacts
+from retinue.lab.judging.settling import Settled, Watch
 
 SHOWN_KEYS = 3
 
