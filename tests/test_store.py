@@ -58,7 +58,8 @@ def test_one_commit_carries_entries_state_and_epoch(store: Store) -> None:
         Entry(3, 1, Kind.DELETE, "color"),
         Entry(4, 1, Kind.NOOP),
         Entry(5, 1, Kind.CONFIG, "", b'{"write_quorum":3}'),
-        batch(6, *parts(3), Change(Kind.DELETE, "count"), request_id="r-2"),
+        batch(6, *parts(3), Change(Kind.DELETE, "count"), Change(Kind.PUT, "brief", expires_ms=1), request_id="r-2"),
+        Entry(7, 1, Kind.PUT, "session", b"s", expires_ms=1_800_000_000_000),
     ]
     hard = HardState(
         "n",

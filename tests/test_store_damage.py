@@ -122,7 +122,7 @@ def test_parts_of_two_batches_are_not_joined(copy: Path, tmp_path: Path) -> None
     write(tmp_path / "other", SaveEntries([batch(2, *parts(3), epoch=2)]))
     with closing(sqlite3.connect(tmp_path / "other" / "retinue.db")) as db:
         row = db.execute("SELECT * FROM entries WHERE slot = 2049").fetchone()
-    tamper(copy, "REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
+    tamper(copy, "REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
     with pytest.raises(DataDirError, match="version 2: the parts of its batch do not belong together"):
         load(copy)
 
@@ -169,10 +169,10 @@ def test_a_flipped_bit_anywhere_in_the_file_changes_nothing_or_is_an_error(
 def test_rows_out_of_order_are_noticed() -> None:
     def raw(entry: Entry) -> tuple[object, ...]:
         [(slot, epoch, kind, key, value, *rest)] = rows_of([entry])
-        encoding, request_id, *last = rest
+        encoding, expires_ms, request_id, *last = rest
         assert isinstance(value, str)
         assert isinstance(request_id, str)
-        return (slot, epoch, kind, key.encode(), value.encode(), encoding, request_id.encode(), *last)
+        return (slot, epoch, kind, key.encode(), value.encode(), encoding, expires_ms, request_id.encode(), *last)
 
     first, second = raw(put(1, "a")), raw(put(2, "b"))
     assert list(entries_of([first, second], 0)) == [put(1, "a"), put(2, "b")]

@@ -29,6 +29,7 @@ from retinue.core.messages import (
 )
 from retinue.driver import Driver
 from retinue.errors import InvalidValue, KeyNotFound, NotFound, NotLeader, NotServing, Overloaded, RetinueError
+from retinue.expiry import Expiry, alive
 from retinue.overview import Overview
 from retinue.peers import Member
 from retinue.refusals import read_error, replicate_error, takeover_error, write_error
@@ -78,13 +79,15 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Node:
-    """One node as the doors see it."""
+    """One node as the doors see it. `resp_port` is where the Redis protocol is served, `None` for nowhere."""
 
     def __init__(self, settings: Settings, store: Store, secret: bytes = b"") -> None:
         self.settings = settings
         self.driver = Driver(settings, store, secret)
         self.replica = self.driver.replica
         self.overview = Overview(self.driver)
+        self.expiry = Expiry(self.driver)
+        self.resp_port: int | None = None
 
     @property
     def name(self) -> str:
@@ -118,6 +121,8 @@ class Node:
             raise Overloaded("Too many requests wait on this node already: try again in a moment.")
         if not batch and changes[0].kind == Kind.DELETE and condition is None:
             condition = Condition(present=True)
+        if condition is not None:
+            self.expiry.remove_if_over(changes[0].key)
         begun_ms = driver.now_ms
         deadline = begun_ms + (self.settings.write_timeout_ms if timeout_ms is None else timeout_ms)
         token, answer = driver.waiting.enter_future(deadline)
@@ -230,6 +235,7 @@ class Node:
         return result.row
 
     def _found(self, key: str, row: Row | None) -> Found:
+        row = alive(row)
         if row is None or row.deleted:
             raise KeyNotFound(f"Key {key!r} has no value here.", key=key)
         return Found(key, row, self.name, self.role, self.replica.is_committed(row.version))
@@ -247,7 +253,8 @@ class Node:
             if self.replica.leadership is None:
                 raise self._not_leader("a committed list")
             self._refuse_unrecovered()
-        items = list(islice(self.replica.scan(prefix, after), limit + 1))
+        living = (item for item in self.replica.scan(prefix, after) if alive(item[1]) is not None)
+        items = list(islice(living, limit + 1))
         more = len(items) > limit
         return Page(items[:limit], items[limit - 1][0] if more else None, self.replica.log.trusted)
 
@@ -258,10 +265,10 @@ class Node:
         """
         replica = self.replica
         if replica.leadership is None:
-            return list(replica.scan_local())
+            return [item for item in replica.scan_local() if alive(item[1]) is not None]
         self._refuse_unrecovered()
         keys = sorted(replica.log.rows.keys() | replica.log.versions_of.keys())
-        return [(key, row) for key in keys if (row := replica.read_committed(key)) is not None]
+        return [(key, row) for key in keys if (row := alive(replica.read_committed(key))) is not None]
 
     # --- what this node is ---
 
@@ -307,6 +314,7 @@ class Node:
             "write_quorum": self.write_quorum,
             "followers": [member.http_url for member in self.members if member.name != self.name],
             "members": [member.name for member in self.members],
+            "resp_port": self.resp_port,
         }
         return shown | self.driver.network.settings()
 

@@ -36,6 +36,7 @@ SCHEMA = (
   key TEXT NOT NULL,
   value NOT NULL,           -- TEXT; a BLOB where the bytes are not UTF-8 text
   encoding INTEGER NOT NULL, -- 0 string or bytes, 1 JSON
+  expires_ms INTEGER NOT NULL, -- absent from then on, in milliseconds since 1970; 0: never
   request_id TEXT NOT NULL,
   parts INTEGER NOT NULL,   -- 0: not a batch; else how many changes the batch was written with
   checksum INTEGER NOT NULL -- CRC-32 of the other columns
@@ -53,30 +54,31 @@ SCHEMA = (
     """CREATE VIEW kvstore(key, value) AS
 SELECT key, value FROM entries
 WHERE kind = 1 AND slot IN (SELECT max(slot) FROM entries WHERE kind IN (1, 2) GROUP BY key)
+  AND (expires_ms = 0 OR expires_ms > strftime('%s', 'now') * 1000)
 ORDER BY key""",
-    """CREATE VIEW log(version, part, parts, epoch, kind, key, value, encoding, request_id) AS
+    """CREATE VIEW log(version, part, parts, epoch, kind, key, value, encoding, expires_ms, request_id) AS
 SELECT slot / 1024, slot % 1024, parts, epoch,
   CASE kind WHEN 0 THEN 'noop' WHEN 1 THEN 'put' WHEN 2 THEN 'delete' WHEN 4 THEN 'configuration' END,
-  key, value, CASE encoding WHEN 1 THEN 'json' ELSE 'raw' END, request_id
+  key, value, CASE encoding WHEN 1 THEN 'json' ELSE 'raw' END, expires_ms, request_id
 FROM entries ORDER BY slot""",
 )
 
-INSERT_ROW = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_ROW = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 # Texts come back as bytes, so that a damaged one reaches the checksum instead of failing to decode in SQLite's binding.
 SELECT_ROWS = (
-    "SELECT slot, epoch, kind, CAST(key AS BLOB), CAST(value AS BLOB), encoding, CAST(request_id AS BLOB), parts,"
-    " checksum FROM entries WHERE slot BETWEEN ? AND ? ORDER BY slot"
+    "SELECT slot, epoch, kind, CAST(key AS BLOB), CAST(value AS BLOB), encoding, expires_ms, CAST(request_id AS BLOB),"
+    " parts, checksum FROM entries WHERE slot BETWEEN ? AND ? ORDER BY slot"
 )
 
-StoredRow = tuple[int, int, int, str, str | bytes, int, str, int, int]
+StoredRow = tuple[int, int, int, str, str | bytes, int, int, str, int, int]
 
 _BATCH = int(Kind.BATCH)
 _GONE = Change(int(Kind.NOOP), "")
 
-# What the checksum covers before key, request id and value: slot, epoch, kind, encoding, parts, and two lengths that
-# tell where the key and the request id end.
-_pack_head = struct.Struct("<qqqqqqq").pack
+# What the checksum covers before key, request id and value: slot, epoch, kind, encoding, expiry, parts, and two lengths
+# that tell where the key and the request id end.
+_pack_head = struct.Struct("<qqqqqqqq").pack
 
 
 class DamagedRow(Exception):
@@ -119,16 +121,16 @@ def rows_of(entries: Iterable[Entry]) -> Iterator[StoredRow]:
 
 def _row(slot: int, entry: Entry, content: Entry | Change, parts: int) -> StoredRow:
     epoch, request_id, key, value = entry.epoch, entry.request_id, content.key, content.value
-    kind, encoding = int(content.kind), int(content.encoding)
+    kind, encoding, expires_ms = int(content.kind), int(content.encoding), content.expires_ms
     raw_key, raw_id = key.encode(), request_id.encode()
-    head = _pack_head(slot, epoch, kind, encoding, parts, len(raw_key), len(raw_id))
+    head = _pack_head(slot, epoch, kind, encoding, expires_ms, parts, len(raw_key), len(raw_id))
     checksum = zlib.crc32(value, zlib.crc32(head + raw_key + raw_id))
     # Text where that is exact; the shell cuts text at a NUL, so such a value stays a BLOB.
     try:
         readable = value if b"\0" in value else value.decode()
     except UnicodeDecodeError:
         readable = value
-    return slot, epoch, kind, key, readable, encoding, request_id, parts, checksum
+    return slot, epoch, kind, key, readable, encoding, expires_ms, request_id, parts, checksum
 
 
 def entries_of(rows: Iterable[Any], whole_above: int) -> Iterator[Entry]:
@@ -139,10 +141,10 @@ def entries_of(rows: Iterable[Any], whole_above: int) -> Iterator[Entry]:
     crc32, pack_head = zlib.crc32, _pack_head
     batch: list[tuple[Any, ...]] = []
     previous = -1
-    for slot, epoch, kind, raw_key, value, encoding, raw_id, parts, checksum in rows:
+    for slot, epoch, kind, raw_key, value, encoding, expires_ms, raw_id, parts, checksum in rows:
         try:
             key, request_id = raw_key.decode(), raw_id.decode()
-            head = pack_head(slot, epoch, kind, encoding, parts, len(raw_key), len(raw_id))
+            head = pack_head(slot, epoch, kind, encoding, expires_ms, parts, len(raw_key), len(raw_id))
             right = crc32(value, crc32(head + raw_key + raw_id)) == checksum
         except (AttributeError, TypeError, ValueError, struct.error):
             right = False
@@ -155,9 +157,9 @@ def entries_of(rows: Iterable[Any], whole_above: int) -> Iterator[Entry]:
             yield _regroup(batch, whole_above)
             batch = []
         if parts:
-            batch.append((slot, epoch, request_id, parts, Change(kind, key, value, encoding)))
+            batch.append((slot, epoch, request_id, parts, Change(kind, key, value, encoding, expires_ms)))
         else:
-            yield Entry(slot >> PART_BITS, epoch, kind, key, value, encoding, request_id)
+            yield Entry(slot >> PART_BITS, epoch, kind, key, value, encoding, request_id, expires_ms)
     if batch:
         yield _regroup(batch, whole_above)
 

@@ -118,6 +118,14 @@ def test_an_injected_entry_of_the_followed_epoch_is_accepted_like_the_leaders_ow
     assert node.acceptor.contiguous == 1
 
 
+def test_an_injected_entry_keeps_its_expiry() -> None:
+    node = follower()
+    node.step(Injected(7, 1, None, Change(Kind.PUT, "k", b"i", expires_ms=5)), 10.0)
+    row = node.read_local("k")
+    assert row is not None
+    assert row.expires_ms == 5
+
+
 def test_an_injected_entry_of_an_epoch_whose_start_is_not_known_is_refused() -> None:
     node = follower()
     assert inject(node, 1, OWN).reason is Reason.WRONG_EPOCH

@@ -90,6 +90,27 @@ def test_a_batch_takes_one_version_and_shows_all_its_keys_together() -> None:
     assert rows == {"a": (1, 0, b"1"), "b": (1, 1, b"2")}
 
 
+def test_an_expiry_travels_with_its_value_alone_and_in_a_batch() -> None:
+    cluster = Cluster()
+    cluster.propose(Write(1, (Change(Kind.PUT, "a", b"1", expires_ms=7),), 1e9))
+    cluster.propose(Write(2, (Change(Kind.PUT, "b", b"2", expires_ms=9), Change(Kind.PUT, "c", b"3")), 1e9, batch=True))
+    cluster.advance(100)
+    cluster.assert_converged()
+    for node in cluster.nodes.values():
+        assert {key: row.expires_ms for key, row in node.scan()} == {"a": 7, "b": 9, "c": 0}
+    cluster.propose(write(3, "a"))
+    cluster.advance(100)
+    assert {key: row.expires_ms for key, row in cluster[L].scan()}["a"] == 0
+
+
+def test_an_expiry_shows_before_its_version_is_trusted_too() -> None:
+    cluster = silent()
+    cluster.propose(Write(1, (Change(Kind.PUT, "a", b"1", expires_ms=7),), 1e9))
+    cluster.propose(Write(2, (Change(Kind.PUT, "b", b"2", expires_ms=9),), 1e9, batch=True))
+    rows = {key: cluster[L].read_local(key) for key in ("a", "b")}
+    assert {key: row.expires_ms for key, row in rows.items() if row is not None} == {"a": 7, "b": 9}
+
+
 def test_one_acknowledgement_counts_once_however_often_it_comes() -> None:
     cluster = silent()
     cluster.propose(write(1))

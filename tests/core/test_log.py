@@ -284,7 +284,9 @@ def test_compaction_goes_on_where_it_stopped_at_its_limit() -> None:
 def test_copies_of_a_version_have_one_checksum_in_every_epoch_and_another_for_other_content() -> None:
     assert put(1, 1).checksum() == put(1, 7).checksum()
     others = [put(2, 1), put(1, 1, "k2"), put(1, 1, value=b"w"), delete(1, 1), put(1, 1, request_id="x")]
+    others.append(Entry(1, 1, Kind.PUT, "k", b"v", expires_ms=1))
     assert put(1, 1).checksum() not in {other.checksum() for other in others}
+    assert put(1, 1).fingerprint() != others[-1].fingerprint()
 
 
 def test_a_stale_copy_above_does_not_hide_where_a_request_is_trusted() -> None:

@@ -256,7 +256,8 @@ class Acceptor:
             have = log.above.get(event.version)
             if have is None or have.epoch < epoch:
                 change = event.change
-                entry = Entry(event.version, epoch, change.kind, change.key, change.value, change.encoding)
+                kind, key, value, encoding, expires_ms = msgspec.structs.astuple(change)
+                entry = Entry(event.version, epoch, kind, key, value, encoding, "", expires_ms)
                 log.accept(entry)
                 replica.save_entries([entry], [], epoch, self.start or 0)
                 self._extend_contiguous()

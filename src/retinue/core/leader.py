@@ -141,8 +141,7 @@ class Leadership:
         if known is None:
             return False
         version, fingerprint = known
-        kind, key, value, encoding = _content(write)
-        if fingerprint != request_fingerprint(kind, key, value, encoding):
+        if fingerprint != request_fingerprint(*_content(write)):
             reused = Result(Outcome.NOT_WRITTEN, Reason.REQUEST_ID_REUSED, version)
             self.reply(write.token, reused)
             return True
@@ -164,8 +163,8 @@ class Leadership:
         return self.log.undecided(key, self.committed)
 
     def _assign(self, write: Write) -> Entry:
-        kind, key, value, encoding = _content(write)
-        entry = Entry(self.log.last + 1, self.epoch, kind, key, value, encoding, write.request_id)
+        kind, key, value, encoding, expires_ms = _content(write)
+        entry = Entry(self.log.last + 1, self.epoch, kind, key, value, encoding, write.request_id, expires_ms)
         self.log.accept(entry)
         pending = self.waiting.expect(entry)
         self.waiting.join(pending, Waiter(write.token, write.acks, write.deadline))
@@ -371,9 +370,9 @@ class Leadership:
         self.rounds.end(reason)
 
 
-def _content(write: Write) -> tuple[int, str, bytes, int]:
-    """Kind, key, value and encoding of the entry that a write becomes."""
+def _content(write: Write) -> tuple[int, str, bytes, int, int]:
+    """Kind, key, value, encoding and expiry of the entry that a write becomes; a batch has its expiries inside."""
     if write.batch:
-        return Kind.BATCH, "", encode_changes(write.changes), 0
+        return Kind.BATCH, "", encode_changes(write.changes), 0, 0
     change: Change = write.changes[0]
-    return change.kind, change.key, change.value, change.encoding
+    return change.kind, change.key, change.value, change.encoding, change.expires_ms

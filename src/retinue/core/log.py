@@ -15,13 +15,14 @@ Invariants:
 from __future__ import annotations
 
 import zlib
-from bisect import bisect_left, insort
+from bisect import insort
 from collections import deque
 from collections.abc import Container, Iterator
 
 import msgspec
 
 from retinue.core.messages import Configuration, Entry, Image, Kind, Row
+from retinue.core.sorted_keys import SortedKeys
 
 _configuration_decoder = msgspec.json.Decoder(Configuration)
 
@@ -48,8 +49,7 @@ class Log:
         self.requests: dict[str, tuple[int, int]] = {}
         self._request_order: deque[tuple[int, str]] = deque()
         self._garbage: deque[tuple[int, int, int]] = deque()
-        self._sorted: list[str] = []
-        self._unsorted: set[str] = set()
+        self._order = SortedKeys(self.rows)
         self._load(image.entries, hard.trusted, hard.chain)
         self.configuration, self.configuration_version = hard.configuration, hard.configuration_version
 
@@ -127,11 +127,14 @@ class Log:
             if old is not None:
                 self._garbage.append((version, old.version, old.part))
             elif change.kind == Kind.PUT:
-                self._unsorted.add(change.key)
+                self._order.add(change.key)
             if change.kind == Kind.PUT:
-                self.rows[change.key] = Row(version, entry.epoch, change.value, change.encoding, part)
+                self.rows[change.key] = Row(
+                    version, entry.epoch, change.value, change.encoding, part, expires_ms=change.expires_ms
+                )
             else:
                 self.rows.pop(change.key, None)
+                self._order.discard(change.key)
                 self._garbage.append((version, version, part))
         if entry.kind == Kind.CONFIG:
             self._garbage.append((version, self.configuration_version, 0))
@@ -148,7 +151,7 @@ class Log:
         self.rows, self.above, self.versions_of, self.requests = {}, {}, {}, {}
         self._request_order.clear()
         self._garbage.clear()
-        self._sorted, self._unsorted = [], set()
+        self._order = SortedKeys(self.rows)
         self.configuration_version = 0
         self.floor, self.last = floor, trusted
         self._load([*entries, *kept], trusted, chain)
@@ -190,9 +193,11 @@ class Log:
         """What the entry `version` above the trusted prefix makes of `key`."""
         entry = self.above[version]
         if entry.kind != Kind.BATCH:
-            return Row(version, entry.epoch, entry.value, entry.encoding, 0, entry.kind == Kind.DELETE)
+            deleted = entry.kind == Kind.DELETE
+            return Row(version, entry.epoch, entry.value, entry.encoding, 0, deleted, entry.expires_ms)
         part, change = [item for item in enumerate(entry.changes()) if item[1].key == key][-1]
-        return Row(version, entry.epoch, change.value, change.encoding, part, change.kind == Kind.DELETE)
+        deleted = change.kind == Kind.DELETE
+        return Row(version, entry.epoch, change.value, change.encoding, part, deleted, change.expires_ms)
 
     def undecided(self, key: str, committed: Container[int]) -> bool:
         """Whether some version of the key is assigned and not yet committed."""
@@ -201,15 +206,4 @@ class Log:
 
     def keys(self, prefix: str, after: str | None) -> Iterator[str]:
         """Trusted keys with `prefix`, above `after`, in order of their code points."""
-        if self._unsorted:
-            self._sorted = sorted({*self._sorted, *self._unsorted} & self.rows.keys())
-            self._unsorted.clear()
-        keys = self._sorted
-        start = bisect_left(keys, prefix)
-        if after is not None:
-            start = max(start, bisect_left(keys, after + "\0"))
-        for index in range(start, len(keys)):
-            if not keys[index].startswith(prefix):
-                return
-            if keys[index] in self.rows:
-                yield keys[index]
+        return self._order.among(prefix, after)

@@ -38,12 +38,17 @@ class Encoding(enum.IntEnum):
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One key put or deleted: the content of an entry, or one part of a batch."""
+    """One key put or deleted: the content of an entry, or one part of a batch.
+
+    `expires_ms` is wall-clock time in milliseconds since 1970 from which on the value counts as absent; 0 means never.
+    The core carries it and never compares it with a clock.
+    """
 
     kind: int
     key: str
     value: bytes = b""
     encoding: int = Encoding.RAW
+    expires_ms: int = 0
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -60,11 +65,12 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     value: bytes = b""
     encoding: int = Encoding.RAW
     request_id: str = ""
+    expires_ms: int = 0
 
     def changes(self) -> tuple[Change, ...]:
         """The keys this entry puts or deletes; empty for a noop or a configuration."""
         if self.kind == Kind.PUT or self.kind == Kind.DELETE:
-            return (Change(self.kind, self.key, self.value, self.encoding),)
+            return (Change(self.kind, self.key, self.value, self.encoding, self.expires_ms),)
         if self.kind == Kind.BATCH:
             return _decode_changes(self.value)
         return ()
@@ -78,16 +84,20 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def checksum(self) -> int:
         """CRC-32 of the content. The accept epoch is left out: copies of one version agree on all but that."""
         head = f"{self.version} {self.kind:d} {self.encoding:d} {len(self.key)} {self.key} {self.request_id}"
-        return zlib.crc32(self.value, zlib.crc32(head.encode()))
+        return _with_expiry(zlib.crc32(self.value, zlib.crc32(head.encode())), self.expires_ms)
 
     def fingerprint(self) -> int:
         """CRC-32 of what a client asked for, to tell a retry from another request under the same id."""
-        return request_fingerprint(self.kind, self.key, self.value, self.encoding)
+        return request_fingerprint(self.kind, self.key, self.value, self.encoding, self.expires_ms)
 
 
-def request_fingerprint(kind: int, key: str, value: bytes, encoding: int) -> int:
+def request_fingerprint(kind: int, key: str, value: bytes, encoding: int, expires_ms: int = 0) -> int:
     """CRC-32 of a request's payload; equal for a retry, different for another payload."""
-    return zlib.crc32(value, zlib.crc32(f"{kind:d} {encoding:d} {key}".encode()))
+    return _with_expiry(zlib.crc32(value, zlib.crc32(f"{kind:d} {encoding:d} {key}".encode())), expires_ms)
+
+
+def _with_expiry(checksum: int, expires_ms: int) -> int:
+    return zlib.crc32(b" %d" % expires_ms, checksum) if expires_ms else checksum
 
 
 def encode_changes(changes: tuple[Change, ...]) -> bytes:
@@ -359,6 +369,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     encoding: int = Encoding.RAW
     part: int = 0
     deleted: bool = False
+    expires_ms: int = 0
 
 
 class ReadResult(msgspec.Struct, frozen=True):
