@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -162,6 +163,31 @@ def test_a_settings_file_is_checked(tmp_path: Path) -> None:
             load({}, {}, file)
     with pytest.raises(SettingsError, match="cannot be read"):
         load({}, {}, tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (True, 6400)),
+        ({"port": 8003}, (True, 6403)),
+        ({"port": 2624}, (True, 1024)),
+        ({"port": 2623}, (False, 0)),
+        ({"port": 80, "resp_port": 7000, "sources": {"resp_port": "resp_port"}}, (True, 7000)),
+        ({"port": 80, "resp": True}, (True, 0)),
+        ({"port": 0}, (True, 0)),
+        ({"host": "0.0.0.0", "insecure": True}, (False, 6400)),
+        ({"host": "0.0.0.0", "insecure": True, "resp": True}, (True, 6400)),
+        ({"resp": False}, (False, 6400)),
+    ],
+)
+def test_the_redis_port_follows_the_http_port(given: dict[str, Any], expected: tuple[bool, int]) -> None:
+    settings = Settings(memory=True, **given)
+    assert (settings.resp, settings.resp_port) == expected
+
+
+def test_the_redis_port_is_no_other_port_of_the_node() -> None:
+    with pytest.raises(SettingsError, match="resp_port=9000"):
+        Settings(resp_port=9000)
 
 
 def test_settings_can_be_made_directly_and_are_checked() -> None:

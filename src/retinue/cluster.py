@@ -34,7 +34,7 @@ _POLL_S = 0.03
 _NODE_DIR_MODE = 0o700
 
 PER_NODE = frozenset(
-    {"role", "port", "peer_port", "followers", "follower_id", "data_dir", "advertise_url", "peer_host"}
+    {"role", "port", "peer_port", "resp_port", "followers", "follower_id", "data_dir", "advertise_url", "peer_host"}
 )
 """Settings that differ from node to node; the cluster gives them itself."""
 

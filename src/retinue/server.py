@@ -18,6 +18,7 @@ from retinue.errors import EXIT_DONE, RetinueError, SettingsError
 from retinue.membership import fixed_name
 from retinue.node import Node
 from retinue.ports import free_ports
+from retinue.resp import RespDoor
 from retinue.settings import Settings
 from retinue.store import Store
 
@@ -45,7 +46,7 @@ def with_free_port(settings: Settings) -> Settings:
     if settings.port:
         return settings
     derived: dict[str, Any] = {
-        name: None for name in ("peer_port", "advertise_url", "data_dir") if name not in settings.explicit
+        name: None for name in ("peer_port", "resp_port", "advertise_url", "data_dir") if name not in settings.explicit
     }
     return dataclasses.replace(settings, port=free_ports(1, settings.host)[0], **derived)
 
@@ -76,10 +77,14 @@ def end(ended: asyncio.Future[RetinueError | None], error: RetinueError | None) 
 
 async def _serve_node(node: Node, settings: Settings, ended: asyncio.Future[RetinueError | None]) -> int:
     door = http.HttpDoor(node, settings)
+    redis_door = RespDoor(node, settings, door.registry)
     try:
         # Whoever asks this node must find it in its role: a leader that has not begun looks like a healthy follower.
         await node.driver.start(uuid.uuid4().hex, lambda error: end(ended, error))
         await door.start()
+        node.expiry.start()
+        if settings.resp and await redis_door.start():
+            log.info("node %s serves the Redis protocol on port %d", node.name, redis_door.port)
         log.info("node %s serves %s as %s", node.name, door.url, settings.role)
         error = await ended
         if error is not None:
@@ -87,7 +92,8 @@ async def _serve_node(node: Node, settings: Settings, ended: asyncio.Future[Reti
         return EXIT_DONE
     finally:
         slow = asyncio.get_running_loop().call_later(SLOW_STOP_S, _tell_what_is_left)
-        await door.stop()
+        node.expiry.stop()
+        await asyncio.gather(door.stop(), redis_door.stop())
         await node.driver.stop()
         slow.cancel()
 

@@ -35,14 +35,13 @@ from retinue.values import (
 
 PREFIX = "RETINUE_"
 PEER_PORT_OFFSET = 1000
+RESP_PORT_OFFSET = 1600
 DEFAULT_WRITE_QUORUM = 3
 
 MIB = 1 << 20
 PORT_MAX = 65535
 HTTP_PORT_MAX = PORT_MAX - PEER_PORT_OFFSET
-COUNT_MAX = 1 << 31
-BYTES_MAX = 1 << 40
-MS_MAX = 86_400_000
+COUNT_MAX, BYTES_MAX, MS_MAX = 1 << 31, 1 << 40, 86_400_000
 
 _ROLE = choice("leader", "follower")
 _SECONDS = number(0.01, 86_400)
@@ -113,6 +112,18 @@ class Settings:
         "port of the links between nodes; the others expect it at the HTTP port + 1000",
         default_text="`port` + 1000",
         derive=lambda s: s.port + PEER_PORT_OFFSET if s.port else 0,
+    )
+    resp_port: int = _setting(
+        integer(0, PORT_MAX),
+        "port of the Redis protocol; 0 takes a free one",
+        default_text="`port` - 1600, where that is above 1023; a node that finds it in use goes on without",
+        derive=lambda s: s.port - RESP_PORT_OFFSET if s.port >= RESP_PORT_OFFSET + 1024 else 0,
+    )
+    resp: bool = _setting(
+        switch,
+        "listen for clients of the Redis protocol as well",
+        default_text="true where `host` is loopback and there is a `resp_port`",
+        derive=lambda s: is_loopback(s.host) and (s.resp_port > 0 or not s.port or "resp_port" in s.explicit),
     )
     followers: tuple[str, ...] = _setting(
         node_urls,
@@ -282,8 +293,9 @@ class Settings:
             raise SettingsError(f"{shown}: make the smallest delay the smaller one.")
         if self.peer_port > PORT_MAX:
             raise self._refuse("port", f"its peer port would be {self.peer_port}: use a port up to {HTTP_PORT_MAX}")
-        if self.port and self.port == self.peer_port:
-            raise self._refuse("peer_port", "this is the HTTP port: choose another one")
+        for name, others in (("peer_port", {self.port}), ("resp_port", {self.port, self.peer_port})):
+            if getattr(self, name) in others - {0}:
+                raise self._refuse(name, "this is the HTTP port, or that of the peer links: choose another one")
         for url in self.followers:
             if not PEER_PORT_OFFSET < peer_address(url)[1] <= PORT_MAX:
                 raise self._refuse("followers", f"{url} has no port from 1 to {HTTP_PORT_MAX}: use one of those")

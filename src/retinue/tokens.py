@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from retinue.errors import SettingsError
+
+log = logging.getLogger("retinue.tokens")
+
+RECHECK_INTERVAL_S = 1.0
 
 ROLES = ("read", "write", "admin")
 """Each role may do what the ones before it may."""
@@ -83,3 +89,46 @@ def _parsed(file: Path, number: int, line: str) -> TokenHash:
 def _refuse_open_file(file: Path, descriptor: int) -> None:
     if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
         raise SettingsError(f"The token file {file} is open to other users: run `chmod 600 {file}`.")
+
+
+class TokenFile:
+    """The tokens that clients may show, read again when their file changes.
+
+    A file that cannot be used at the start raises `SettingsError`; later the tokens known so far stay in force.
+    """
+
+    def __init__(self, path: Path, recheck_interval_s: float = RECHECK_INTERVAL_S) -> None:
+        self._path = path
+        self._recheck_interval_s = recheck_interval_s
+        self._checked_at_s = time.monotonic()
+        self._stamp = _stamp(path)
+        self._tokens = load(path)
+
+    def role_of(self, token: bytes) -> str | None:
+        """The role of `token`, or `None` for a token that is not in the file."""
+        self._reload_if_changed()
+        return role_of(self._tokens, token.decode("utf-8", "surrogateescape"))
+
+    def _reload_if_changed(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._checked_at_s < self._recheck_interval_s:
+            return
+        self._checked_at_s = now_s
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._tokens = load(self._path)
+            log.info("The token file was read again and has %d tokens.", len(self._tokens))
+        except SettingsError as error:
+            log.warning("The tokens read before stay in force: %s", error.detail)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when the file does; zeros for a file that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return status.st_mtime_ns, status.st_size, status.st_ino

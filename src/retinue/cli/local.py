@@ -8,17 +8,18 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from retinue.call import call
 from retinue.cli import output
 from retinue.cli.options import Verbs, add_setting_options, add_verb, given_settings
 from retinue.cluster import PER_NODE, Cluster, NodeStatus
 from retinue.cluster_state import STATE_FILE
-from retinue.errors import EXIT_DONE, EXIT_FAILED, ClusterError, SettingsError
+from retinue.errors import EXIT_DONE, EXIT_FAILED, ClusterError, RetinueError, SettingsError
 from retinue.settings import HTTP_PORT_MAX, PREFIX, collect, load
 from retinue.values import integer, path
 
@@ -279,6 +280,11 @@ def _tell_what_to_try(cluster: Cluster, nodes: list[NodeStatus]) -> None:
         f"  curl {reader}/kv/color\n"
         f"  curl {leader}/status"
     )
+    with suppress(RetinueError):
+        token = os.environ.get(f"{PREFIX}TOKEN", "")
+        resp_port = call(leader, "GET", "/config", token=token).checked().json().get("resp_port")
+        if resp_port:
+            output.say(f"  redis-cli -p {resp_port} get color")
 
 
 @contextmanager
