@@ -9,12 +9,10 @@ from __future__ import annotations
 import enum
 import hmac
 import ipaddress
-import logging
-import time
 from typing import TYPE_CHECKING
 
-from retinue import tokens
 from retinue.errors import BadRequest, Forbidden, Misdirected, SettingsError, Unauthorized
+from retinue.tokens import TokenFile
 from retinue.values import is_loopback
 
 if TYPE_CHECKING:
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     from retinue.http.request import Request
     from retinue.settings import Settings
 
-log = logging.getLogger(__name__)
-
-RECHECK_INTERVAL_S = 1.0
 
 _STATE_CHANGING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 _LOOPBACK_NAMES = frozenset(("localhost", "ip6-localhost", "localhost.localdomain"))
@@ -42,50 +37,6 @@ class Role(enum.Enum):
 
 
 _RANK = {Role.READ: 1, Role.WRITE: 2, Role.ADMIN: 3}
-
-
-class TokenFile:
-    """The tokens that clients may present, read again when their file changes.
-
-    A file that cannot be used at the start raises `SettingsError`; later the tokens known so far stay in force.
-    """
-
-    def __init__(self, path: Path, recheck_interval_s: float = RECHECK_INTERVAL_S) -> None:
-        self._path = path
-        self._recheck_interval_s = recheck_interval_s
-        self._checked_at_s = time.monotonic()
-        self._stamp = _stamp(path)
-        self._tokens = tokens.load(path)
-
-    def role_of(self, token: bytes) -> Role | None:
-        """The role of `token`, or `None` for a token that is not in the file."""
-        self._reload_if_changed()
-        name = tokens.role_of(self._tokens, token.decode("utf-8", "surrogateescape"))
-        return None if name is None else Role(name)
-
-    def _reload_if_changed(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._checked_at_s < self._recheck_interval_s:
-            return
-        self._checked_at_s = now_s
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._tokens = tokens.load(self._path)
-            log.info("The token file was read again and has %d tokens.", len(self._tokens))
-        except SettingsError as error:
-            log.warning("The tokens read before stay in force: %s", error.detail)
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """What changes when the file does; zeros for a file that is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class Guard:
@@ -132,11 +83,12 @@ class Guard:
         if self._tokens is None:
             return
         token = _bearer_token(request)
-        role = None if token is None else self._tokens.role_of(token)
-        if role is None:
+        name = None if token is None else self._tokens.role_of(token)
+        if name is None:
             raise Unauthorized(
                 "This needs a token: send `Authorization: Bearer <token>` with one that this node knows."
             )
+        role = Role(name)
         rank = _RANK.get(needed, _RANK[Role.ADMIN])
         if _RANK[role] < rank:
             raise Forbidden(f"This needs a token with the role {_named(needed)}, and yours has {role.value}.")
