@@ -11,6 +11,7 @@ shape. What has no closed form is integrated on a grid, once.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -229,7 +230,7 @@ class Convergence:
 
 
 @dataclass(frozen=True)
-class _InOrder:
+class _InOrder(ABC):
     """What `InOrderAcknowledgement` and `InOrderLinks` share: fields, checks, mean and quantiles."""
 
     law: Law
@@ -271,9 +272,9 @@ class _InOrder:
             return shaped(p, np.full(np.shape(p), self.certain_ms))
         return shaped(p, _inverse(self._probability, _times(self.law), np.asarray(p, dtype=np.float64)))
 
+    @abstractmethod
     def _probability(self, t_ms: Array) -> Array:
         """`cdf` for a law with spread and k >= 1."""
-        raise NotImplementedError
 
 
 class InOrderAcknowledgement(_InOrder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Statistics(Protocol):
         """Clients that wait in WAIT or WAITAOF."""
 
 
-class Client:
+class Client(ABC):
     """One connection as commands see it.
 
     `version` is that of the protocol, 2 or 3. `rank` is what the client may do: 0 nothing, 1 read, 2 write, 3 all.
@@ -68,10 +69,10 @@ class Client:
     def limits_changed(self) -> None:
         """The client has become somebody, or nobody."""
 
+    @abstractmethod
     def wait(self, needed: int, timeout_ms: int, *, with_local: int | None = None) -> None:
         """Reply when `needed` followers have everything this client wrote, or after `timeout_ms` (0: never).
 
         The reply is how many have it; for WAITAOF, where `with_local` says how many local copies were asked for, a
         pair of numbers.
         """
-        raise NotImplementedError

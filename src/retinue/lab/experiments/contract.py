@@ -7,6 +7,7 @@ knows how its cluster was started, and none writes files.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -109,7 +110,7 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 SampleT = TypeVar("SampleT", bound=msgspec.Struct)
 
 
-class Experiment(Generic[SettingsT, SampleT]):
+class Experiment(ABC, Generic[SettingsT, SampleT]):
     """One experiment. Samples are flat structs (numbers, texts, short lists): each is a row of `results.csv`."""
 
     name: ClassVar[str]
@@ -118,14 +119,14 @@ class Experiment(Generic[SettingsT, SampleT]):
     settings_type: type[SettingsT]
     sample_type: type[SampleT]
 
+    @abstractmethod
     def run(self, target: Target, settings: SettingsT) -> AsyncIterator[Step | SampleT | Attachment]:
         """Measure. Raises `Unsuitable` before anything is written, and what the target raises."""
-        raise NotImplementedError
 
+    @abstractmethod
     def summary(self, settings: SettingsT, samples: Sequence[SampleT]) -> Summary:
         """Tables, reading and verdicts of these samples, complete or not; there is at least one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def figures(self, settings: SettingsT, samples: Sequence[SampleT]) -> list[Picture]:
         """The pictures of these samples."""
-        raise NotImplementedError
