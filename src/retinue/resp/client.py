@@ -66,6 +66,7 @@ class Client(ABC):
         self.user = "default"
         self.name = ""
 
+    @abstractmethod
     def limits_changed(self) -> None:
         """The client has become somebody, or nobody."""
 
