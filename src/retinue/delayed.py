@@ -42,14 +42,15 @@ class DelayedEntries:
 
     def replicate(self, links: list[Link], message: Append) -> dict[str, list[float]] | None:
         """Give every link its copies now or later; see `Peers.replicate`."""
-        now_s = time.monotonic()
-        plain = [link for link in links if not self._network.active(link.peer)]
+        network = self._network
+        plain = links if network.quiet else [link for link in links if not network.active(link.peer)]
         if plain:
             frame = encode_frame(message)
             for link in plain:
                 link.enqueue(frame)
         if len(plain) == len(links):
             return None
+        now_s = time.monotonic()
         entries = [encode_entry(entry) for entry in message.entries]
         head = msgspec.structs.replace(message, entries=[])
         delays_ms = {link.peer: [0.0] * len(entries) for link in plain}

@@ -18,6 +18,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from typing import cast, get_args
 
 import msgspec
 
@@ -67,6 +68,9 @@ PATIENCE_S = 0.5  # Past a deadline, until the driver answers in place of a core
 RANGE_LIMIT_BYTES = 4 << 20
 DELAYS_KEPT = 200_000
 CONFIGURE_PATIENCE_MS = 30_000.0
+
+# Looked up by type: `isinstance` asks the metaclass of every class that it is not.
+_SAVES = frozenset(get_args(Save))
 
 
 class Driver:
@@ -163,15 +167,17 @@ class Driver:
 
         While the disk is full the core stands still, so what others will send again is not kept for it.
         """
-        if self.disk_full and isinstance(event, Received | Tick):
+        if self._commits.disk_full and isinstance(event, Received | Tick):
             return
         self._inbox.append(event)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def propose(self, write: Write) -> None:
         """Put a write into the inbox; all that wait together get their versions in one step."""
         self._writes.append(write)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._commits.busy and not self._stopped:
@@ -218,10 +224,10 @@ class Driver:
         try:
             for event in events:
                 for effect in self.replica.step(event, now_ms):
-                    if isinstance(effect, Save):
-                        saves.append(effect)
-                    elif isinstance(effect, Replicate):
+                    if type(effect) is Replicate:
                         self._replicate(effect)
+                    elif type(effect) in _SAVES:
+                        saves.append(cast(Save, effect))
                     else:
                         others.append(effect)
         except Exception as error:
@@ -243,17 +249,19 @@ class Driver:
     # --- performing ---
 
     def _perform(self, effects: list[Effect]) -> None:
-        self.peers.cork()
+        peers = self.peers
+        peers.cork()
         for effect in effects:
-            self._perform_one(effect)
-        self.peers.flush()
+            if type(effect) is Reply:
+                self.waiting.answer(effect.token, effect.result)
+            elif type(effect) is Send:
+                peers.send(effect.to, effect.message)
+            else:
+                self._perform_rare(effect)
+        peers.flush()
 
-    def _perform_one(self, effect: Effect) -> None:
-        if isinstance(effect, Reply):
-            self.waiting.answer(effect.token, effect.result)
-        elif isinstance(effect, Send):
-            self.peers.send(effect.to, effect.message)
-        elif isinstance(effect, SendRange):
+    def _perform_rare(self, effect: Effect) -> None:
+        if isinstance(effect, SendRange):
             self._send_range(effect)
         elif isinstance(effect, SendSnapshot):
             self._send_snapshot(effect)

@@ -11,6 +11,7 @@ up is dropped as a whole.
 from __future__ import annotations
 
 import logging
+import struct
 import zlib
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -28,6 +29,7 @@ CHUNK_BYTES = 2**20
 LENGTH_BYTES = 4
 
 _logger = logging.getLogger("retinue.peers")
+_unpack_length = struct.Struct(">I").unpack_from
 
 
 class FrameError(Exception):
@@ -147,13 +149,14 @@ class FrameReader:
                 break
             yield view[at + LENGTH_BYTES : end]
             at = end
-        self._partial += view[at:]
+        if at < len(data):
+            self._partial += view[at:]
 
     def _wanted(self, data: bytearray | memoryview, at: int) -> int:
         """How many bytes the frame at `at` has, as far as its beginning tells."""
         if len(data) - at < LENGTH_BYTES:
             return LENGTH_BYTES
-        length = int.from_bytes(data[at : at + LENGTH_BYTES], "big")
+        length: int = _unpack_length(data, at)[0]
         if length > self.limit_bytes:
             raise FrameError(f"a frame of {length} bytes is above the limit of {self.limit_bytes}")
         return LENGTH_BYTES + length

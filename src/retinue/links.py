@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 
 from retinue.core.messages import Message
 from retinue.frames import (
@@ -48,7 +48,10 @@ from retinue.handshake import (
 TRANSPORT_BUFFER_BYTES = 2**20
 
 _logger = logging.getLogger("retinue.peers")
-_OWN_FRAMES = (Ping, Pong, SnapshotHead, SnapshotRows, SnapshotEnd)
+
+OwnFrame = Ping | Pong | SnapshotHead | SnapshotRows | SnapshotEnd
+# Looked up by type: `isinstance` asks the metaclass of every class that it is not.
+_OWN_FRAMES = frozenset(get_args(OwnFrame))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +164,13 @@ class Link(asyncio.Protocol):
 
     def enqueue(self, frame: bytes) -> None:
         """Send a whole frame at the end of this loop tick, or later if the peer is slow to read."""
-        if self.is_closed or self._overflows(len(frame)):
+        size = len(frame)
+        if self.is_closed or self._overflows(size):
             return
         self._waiting.append(frame)
-        self._waiting_bytes += len(frame)
-        self._mark()
+        self._waiting_bytes += size
+        if not self._dirty:
+            self._mark()
 
     def send_now(self, frame: bytes) -> None:
         """Send a whole frame, and what waits before it, without waiting for the end of the tick."""
@@ -222,13 +227,16 @@ class Link(asyncio.Protocol):
             self._write(self._next_batch())
 
     def _next_batch(self) -> bytes:
+        if len(self._waiting) == 1:
+            self._waiting_bytes = 0
+            return self._waiting.popleft()
         frames: list[bytes] = []
         size = 0
         while self._waiting and size < CHUNK_BYTES:
             frames.append(self._waiting.popleft())
             size += len(frames[-1])
         self._waiting_bytes -= size
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+        return b"".join(frames)
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None, "nothing is sent before the connection is made"
@@ -321,9 +329,13 @@ class Link(asyncio.Protocol):
             self._events.handshake(self, decode_handshake(payload))
             return
         frame = decode_frame(payload)
-        if not isinstance(frame, _OWN_FRAMES):
-            self._events.message(self, frame)
-        elif isinstance(frame, Ping):
+        if type(frame) in _OWN_FRAMES:
+            self._take_own(cast(OwnFrame, frame))
+        else:
+            self._events.message(self, cast(Message, frame))
+
+    def _take_own(self, frame: OwnFrame) -> None:
+        if isinstance(frame, Ping):
             self._urgent = encode_frame(Pong(frame.sent_ns))
             self._mark()
         elif isinstance(frame, Pong):

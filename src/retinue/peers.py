@@ -64,7 +64,8 @@ QUEUE_LIMIT_BYTES = 64 * 2**20
 # The heartbeat came so late that this process itself was stopped: the silence was ours.
 OWN_STALL_S = 1.0
 
-_ANSWERS = (Promise, Ack, Confirmed, Fetched, Rejected, Diverged)
+# Looked up by type: `isinstance` asks the metaclass of every class that it is not.
+_ANSWERS = frozenset((Promise, Ack, Confirmed, Fetched, Rejected, Diverged))
 
 
 class PeerStatus(msgspec.Struct, frozen=True):
@@ -284,7 +285,7 @@ class Peers:
         if peer is None:
             return None
         # A snapshot is a request of a leader and the answer to a fetch; only who leads has links open.
-        if isinstance(message, _ANSWERS) or (isinstance(message, Snapshot) and not self._dialing):
+        if type(message) in _ANSWERS or (type(message) is Snapshot and not self._dialing):
             return peer.accepted
         return peer.dialed
 

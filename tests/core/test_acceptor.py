@@ -9,7 +9,10 @@ from retinue.core.messages import (
     CloseLinks,
     Configuration,
     Confirm,
+    Confirmed,
+    Diverged,
     Fetch,
+    Fetched,
     HardState,
     Heartbeat,
     Image,
@@ -177,16 +180,23 @@ def test_a_second_seal_does_not_make_a_learner_a_voter() -> None:
     assert not promise.voter
 
 
+@pytest.mark.parametrize("message", [Ack(OWN, [], 1, 1), Confirmed(OWN, 1), Diverged(OWN, 1), Fetched(OWN, 0, [])])
+def test_an_answer_to_one_who_does_not_lead_changes_nothing(message: Message) -> None:
+    node = follower(put(1, OWN))
+    assert hear(node, message, F1) == []
+    assert acks(hear(node, beat(0, chain=0))) == [Ack(OWN, [], 1, 0)]
+
+
 # --- accepting ---
 
 
-def test_each_version_is_acknowledged_by_itself_once_it_is_durable() -> None:
+def test_what_lies_above_a_hole_is_acknowledged_by_itself_and_the_rest_by_the_contiguous_point() -> None:
     node = follower()
     effects = hear(node, append(put(3, OWN)))
     assert effects[0] == SaveEntries([put(3, OWN)])
     assert acks(effects) == [Ack(OWN, [3], 0, 0)]
-    assert acks(hear(node, append(put(1, OWN)))) == [Ack(OWN, [1], 1, 0)]
-    assert acks(hear(node, append(put(2, OWN)))) == [Ack(OWN, [2], 3, 0)]
+    assert acks(hear(node, append(put(1, OWN)))) == [Ack(OWN, [], 1, 0)]
+    assert acks(hear(node, append(put(2, OWN)))) == [Ack(OWN, [], 3, 0)]
 
 
 def test_the_first_entry_of_an_epoch_is_saved_with_where_the_epoch_began() -> None:
@@ -200,14 +210,14 @@ def test_a_duplicate_is_acknowledged_and_not_saved_again() -> None:
     node = follower()
     hear(node, append(put(1, OWN)))
     effects = hear(node, append(put(1, OWN)))
-    assert acks(effects) == [Ack(OWN, [1], 1, 0)]
+    assert acks(effects) == [Ack(OWN, [], 1, 0)]
     assert len(effects) == 1
 
 
 def test_a_trusted_version_is_acknowledged_and_never_overwritten() -> None:
     node = follower(put(1, OWN, value=b"old"), promised=PROMOTED, trusted=1)
     effects = hear(node, append(put(1, PROMOTED, value=b"new"), epoch=PROMOTED, start=5), F1)
-    assert acks(effects) == [Ack(PROMOTED, [1], 1, 1)]
+    assert acks(effects) == [Ack(PROMOTED, [], 1, 1)]
     assert only(effects, SaveEntries) == []
     assert node.log.rows["k"].value == b"old"
 
@@ -241,7 +251,7 @@ def test_committed_versions_without_a_hole_are_trusted() -> None:
     node = follower()
     hear(node, append(put(1, OWN), put(3, OWN), commit=3))
     assert node.log.trusted == 1
-    assert acks(hear(node, append(put(2, OWN)))) == [Ack(OWN, [2], 3, 3)]
+    assert acks(hear(node, append(put(2, OWN)))) == [Ack(OWN, [], 3, 3)]
 
 
 def test_only_entries_of_the_current_leader_extend_the_trusted_prefix() -> None:

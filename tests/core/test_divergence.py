@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from retinue.core.messages import (
     Ack,
+    Configuration,
     Confirm,
     Confirmed,
     Diverged,
@@ -11,6 +12,7 @@ from retinue.core.messages import (
     Promise,
     SaveState,
     Seal,
+    Snapshot,
 )
 from tests.core.one_node import (
     OWN,
@@ -48,7 +50,7 @@ def test_histories_are_compared_when_the_commit_point_is_reached() -> None:
     good = [put(1, OWN), put(2, OWN)]
     node = follower()
     assert acks(hear(node, beat(2, chain=chain_of(*good)))) == [Ack(OWN, [], 0, 0)]
-    assert acks(hear(node, append(*good))) == [Ack(OWN, [1, 2], 2, 2)]
+    assert acks(hear(node, append(*good))) == [Ack(OWN, [], 2, 2)]
     other = follower()
     hear(other, beat(2, chain=chain_of(*good)))
     effects = hear(other, append(put(1, OWN, value=b"bad"), put(2, OWN), put(3, OWN), commit=3))
@@ -74,6 +76,9 @@ def test_a_node_in_quarantine_promises_and_confirms_but_accepts_nothing_even_aft
     effects = hear(node, append(put(2, OWN)))
     assert sent(effects, Diverged) == [(L, Diverged(OWN, 1))]
     assert not node.log.above
+    effects = hear(node, Snapshot(OWN, 1, 5, 0, 0, Configuration(3), 0, []))
+    assert sent(effects, Diverged) == [(L, Diverged(OWN, 1))]
+    assert node.log.trusted == 1
     effects = hear(node, Seal(PROMOTED, "c", False, True, 3), F1)
     assert sent(effects, Diverged) == [(F1, Diverged(PROMOTED, 1))]
     ((_, promise),) = sent(effects, Promise)

@@ -73,7 +73,7 @@ class Acceptor:
     def request(self, sender: str, message: Request) -> None:
         """A message from a leader or candidate."""
         replica = self.replica
-        if isinstance(message, Seal):
+        if type(message) is Seal:
             foreign = replica.cluster_id not in ("", message.cluster_id)
             if foreign:
                 replica.out.append(Send(sender, Rejected(message.epoch, replica.promised, foreign=True)))
@@ -102,25 +102,32 @@ class Acceptor:
 
     def _answer(self, sender: str, message: Request) -> None:
         replica = self.replica
-        if isinstance(message, Seal):
+        if isinstance(message, Append):
+            if self._follows(sender, message.start):
+                self._on_append(sender, message)
+        elif isinstance(message, Heartbeat):
+            if self._follows(sender, message.start):
+                self._on_heartbeat(sender, message)
+        elif isinstance(message, Snapshot):
+            if self._follows(sender, message.start):
+                self._on_snapshot(sender, message)
+        elif isinstance(message, Seal):
             if replica.quarantined:
                 replica.out.append(Send(sender, Diverged(message.epoch, replica.log.trusted)))
             replica.out.append(Send(sender, replica.make_promise(message.epoch, message.tail)))
         elif isinstance(message, Confirm):
             replica.out.append(Send(sender, Confirmed(message.epoch, message.round)))
-        elif isinstance(message, Fetch):
-            self._on_fetch(sender, message)
         else:
-            if self.start is None and not replica.quarantined:
-                self._follow(sender, message.start)
-            if replica.quarantined:
-                replica.out.append(Send(sender, Diverged(message.epoch, replica.log.trusted)))
-            elif isinstance(message, Append):
-                self._on_append(sender, message)
-            elif isinstance(message, Heartbeat):
-                self._on_heartbeat(sender, message)
-            else:
-                self._on_snapshot(sender, message)
+            self._on_fetch(sender, message)
+
+    def _follows(self, sender: str, start: int) -> bool:
+        """Follow the leader of the promised epoch, which began at `start`; false if this node is in quarantine."""
+        replica = self.replica
+        if self.start is None and not replica.quarantined:
+            self._follow(sender, start)
+        if replica.quarantined:
+            replica.out.append(Send(sender, Diverged(replica.promised, replica.log.trusted)))
+        return not replica.quarantined
 
     def _follow(self, sender: str, start: int) -> None:
         """The epoch has a leader. What an earlier one left at or above its start was never committed, and goes.
@@ -145,28 +152,33 @@ class Acceptor:
 
     def _on_append(self, sender: str, message: Append) -> None:
         replica, log = self.replica, self.replica.log
+        above, trusted, epoch = log.above, log.trusted, message.epoch
         acknowledged: list[int] = []
         fresh: list[Entry] = []
         horizon = self.contiguous + 2 * replica.limits.window
         for entry in message.entries:
-            if entry.version > horizon:
+            version = entry.version
+            if version > horizon:
                 continue
-            if entry.version > log.trusted:
-                renewed = self.as_accepted(entry, message.epoch)
-                if log.above.get(entry.version) != renewed:
+            if version > trusted:
+                renewed = entry if entry.epoch == epoch else self.as_accepted(entry, epoch)
+                have = above.get(version)
+                if have is None or have != renewed:
                     log.accept(renewed)
                     fresh.append(renewed)
-            acknowledged.append(entry.version)
-        replica.save_entries(fresh, [], message.epoch, message.start)
+            acknowledged.append(version)
+        replica.save_entries(fresh, [], epoch, message.start)
         self._extend_contiguous()
-        self.commit = max(self.commit, message.commit)
+        if message.commit > self.commit:
+            self.commit = message.commit
         self._advance(sender)
         if not replica.quarantined:
-            self._acknowledge(sender, acknowledged)
+            # Those up to the contiguous point are acknowledged by it.
+            self._acknowledge(sender, [version for version in acknowledged if version > self.contiguous])
 
     def as_accepted(self, entry: Entry, epoch: int) -> Entry:
-        """An entry as it is kept: with the epoch in which this copy was accepted, which is the sender's."""
-        return entry if entry.epoch == epoch else msgspec.structs.replace(entry, epoch=epoch)
+        """An entry of an earlier epoch as it is kept: with the one in which this copy is accepted, the sender's."""
+        return msgspec.structs.replace(entry, epoch=epoch)
 
     def _extend_contiguous(self) -> None:
         above, promised = self.replica.log.above, self.replica.promised

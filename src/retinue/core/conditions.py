@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retinue.core.messages import Entry, Outcome, Reason, Result, Write
+from retinue.core.messages import Condition, Entry, Outcome, Reason, Result, Write
 
 if TYPE_CHECKING:
     from retinue.core.leader import Leadership
@@ -27,11 +27,9 @@ class Conditions:
         self.recovering: list[Write] = []
         self._freed: list[str] = []
 
-    def met(self, write: Write) -> bool:
-        """Whether the write may have a version now; if not, it waits or is answered."""
-        leadership, condition, key = self.leadership, write.condition, write.changes[0].key
-        if condition is None:
-            return True
+    def met(self, write: Write, condition: Condition) -> bool:
+        """Whether the write with this condition may have a version now; if not, it waits or is answered."""
+        leadership, key = self.leadership, write.changes[0].key
         if not leadership.recovered:
             self.recovering.append(write)
             return False
@@ -50,9 +48,8 @@ class Conditions:
         return failure is None
 
     def decided(self, entry: Entry) -> None:
-        """An entry has committed: its keys may have nothing pending any more."""
-        if self.blocked:
-            self._freed += entry.touched()
+        """An entry has committed: its keys may have nothing pending any more. Not asked while nothing is blocked."""
+        self._freed += entry.touched()
 
     def unblock(self) -> None:
         """Propose again what waited for keys that have nothing pending any more."""

@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from retinue.core.replica import Replica
 
 
-# Weight of one acknowledgement in a follower's moving average.
+# Weight of one message of acknowledgements in a follower's moving average.
 ACK_WEIGHT = 0.1
+
+_CONFIG = int(Kind.CONFIG)
 
 
 class Leadership:
@@ -95,9 +97,10 @@ class Leadership:
         """The change of configuration that is on its way."""
         return self.reconfiguration.change
 
-    def has_quorum(self, acks: int) -> bool:
-        """Whether so many follower acknowledgements commit a version."""
-        return acks >= self.reconfiguration.quorum
+    @property
+    def acks_needed(self) -> int:
+        """How many follower acknowledgements commit a version."""
+        return self.reconfiguration.quorum
 
     @property
     def reachable(self) -> int:
@@ -108,14 +111,14 @@ class Leadership:
 
     def propose(self, writes: list[Write]) -> None:
         """Give versions to these writes, refuse them, or let them wait for what their conditions ask."""
-        entries, reachable = [], self.reachable
+        entries, reachable, quorum = [], self.reachable, self.quorum
         for write in writes:
             if write.request_id and self._replayed(write):
                 continue
-            refusal = self._refusal(write, reachable)
+            refusal = self._refusal(write, reachable, quorum)
             if refusal is not None:
                 self.refuse(write, refusal)
-            elif self.conditions.met(write):
+            elif write.condition is None or self.conditions.met(write, write.condition):
                 entries.append(self._assign(write))
         if entries:
             self._send_out(entries)
@@ -125,13 +128,13 @@ class Leadership:
         required = max(self.quorum, write.acks or 0)
         self.reply(write.token, Result(Outcome.NOT_WRITTEN, reason, required=required))
 
-    def _refusal(self, write: Write, reachable: int) -> Reason | None:
+    def _refusal(self, write: Write, reachable: int, quorum: int) -> Reason | None:
         limits = self.replica.limits
         if self.replica.disk_low:
             return Reason.DISK_LOW
         if len(self.pending) >= limits.max_pending_writes or self.waiting.size >= limits.max_pending_bytes:
             return Reason.OVERLOADED
-        if reachable < max(self.quorum, write.acks or 0):
+        if reachable < quorum or (write.acks is not None and reachable < write.acks):
             return Reason.NO_QUORUM
         return None
 
@@ -183,7 +186,9 @@ class Leadership:
             message = Append(self.epoch, self.start, self.log.trusted, entries)
             self.replica.out.append(Replicate(live, message))
         for entry in entries:
-            self._count(self.pending[entry.version])
+            pending = self.pending[entry.version]
+            if pending.counted or self.acks_needed <= 0:
+                self._count(pending)
         self.conditions.unblock()
 
     # --- counting ---
@@ -200,18 +205,28 @@ class Leadership:
         progress.trusted = max(progress.trusted, ack.trusted)
         if progress.contiguous > before:
             progress.since_ms = now
-        if progress.voter or self._nobody_to_spare:
-            for version in news:
-                pending = self.pending.get(version)
-                if pending is not None:
-                    elapsed_ms = now - pending.assigned_ms
-                    progress.ack_ms += (elapsed_ms - progress.ack_ms) * ACK_WEIGHT
-                    pending.acked.append((sender, elapsed_ms))
-                    self._count(pending)
-            self.conditions.unblock()
+        if news and (progress.voter or self._nobody_to_spare):
+            self._count_news(progress, news)
         self.supply.feed(progress)
         if self.change is not None or progress.admit_at is not None:
             self.reconfiguration.advance()
+
+    def _count_news(self, progress: Progress, news: list[int]) -> None:
+        """Count an acknowledgement of each of these versions."""
+        now, name, pending_of, needed = self.replica.now, progress.name, self.pending, self.acks_needed
+        elapsed_ms = None
+        for version in news:
+            pending = pending_of.get(version)
+            if pending is not None:
+                acked, elapsed_ms = pending.acked, now - pending.assigned_ms
+                acked.append((name, elapsed_ms))
+                if len(acked) >= needed or pending.counted:
+                    self._count(pending)
+        if elapsed_ms is not None:
+            progress.ack_ms += (elapsed_ms - progress.ack_ms) * ACK_WEIGHT
+        if self.acks_needed < needed:
+            self._count_all()
+        self.conditions.unblock()
 
     @property
     def _nobody_to_spare(self) -> bool:
@@ -231,7 +246,7 @@ class Leadership:
         self.conditions.unblock()
 
     def _count(self, pending: Pending) -> None:
-        if not pending.committed and self.has_quorum(len(pending.acked)):
+        if not pending.committed and len(pending.acked) >= self.acks_needed:
             if self.recovered or pending.version < self.start:
                 self._commit(pending)
             else:
@@ -245,18 +260,20 @@ class Leadership:
         self.conditions.unblock()
 
     def _commit(self, pending: Pending) -> None:
-        log = self.log
-        self.committed.add(pending.version)
-        self.conditions.decided(log.above[pending.version])
+        log, committed = self.log, self.committed
+        committed.add(pending.version)
+        if self.conditions.blocked:
+            self.conditions.decided(log.above[pending.version])
         self.waiting.commit(pending)
-        while log.trusted + 1 in self.committed:
+        while log.trusted + 1 in committed:
             entry = log.settle()
-            self.committed.remove(entry.version)
-            if entry.kind == Kind.CONFIG:
+            committed.remove(entry.version)
+            if entry.kind == _CONFIG:
                 for progress in self.reconfiguration.in_force(entry):
                     self._credit(progress)
                 self._count_all()
-        self._pass_barrier()
+        if not self.recovered:
+            self._pass_barrier()
 
     def _pass_barrier(self) -> None:
         if self.recovered or self.log.trusted < self.start - 1:

@@ -14,15 +14,18 @@ Invariants:
 
 from __future__ import annotations
 
-import zlib
 from bisect import insort
 from collections import deque
 from collections.abc import Container, Iterator
 
 import msgspec
 
-from retinue.core.messages import Configuration, Entry, Image, Kind, Row
+from retinue.core.messages import Change, Configuration, Entry, Image, Kind, PartRow, Row
 from retinue.core.sorted_keys import SortedKeys
+
+# As plain numbers, for they are compared for every entry.
+_SINGLE = (int(Kind.PUT), int(Kind.DELETE))
+_BATCH = int(Kind.BATCH)
 
 _configuration_decoder = msgspec.json.Decoder(Configuration)
 
@@ -30,6 +33,11 @@ _configuration_decoder = msgspec.json.Decoder(Configuration)
 def decode_configuration(entry: Entry) -> Configuration:
     """The configuration in an entry of kind `CONFIG`."""
     return _configuration_decoder.decode(entry.value)
+
+
+def _part_row(entry: Entry, part: int, change: Change) -> PartRow:
+    deleted = change.kind == Kind.DELETE
+    return PartRow(entry.version, entry.epoch, change.value, change.encoding, part, deleted, change.expires_ms)
 
 
 class Log:
@@ -71,11 +79,13 @@ class Log:
         if version in self.above:
             self.drop(version, entry.request_id)
         self.above[version] = entry
-        self.last = max(self.last, version)
-        for key in entry.touched():
-            versions = self.versions_of.get(key)
+        if version > self.last:
+            self.last = version
+        versions_of = self.versions_of
+        for key in (entry.key,) if entry.kind in _SINGLE else entry.touched():
+            versions = versions_of.get(key)
             if versions is None:
-                self.versions_of[key] = [version]
+                versions_of[key] = [version]
             else:
                 insort(versions, version)
         if entry.request_id:
@@ -107,43 +117,48 @@ class Log:
         """Trust the next version, which must be here and committed."""
         version = self.trusted + 1
         entry = self.above.pop(version)
-        for key in entry.touched():
-            versions = self.versions_of[key]
+        versions_of = self.versions_of
+        for key in (entry.key,) if entry.kind in _SINGLE else entry.touched():
+            versions = versions_of[key]
             if len(versions) == 1:
-                del self.versions_of[key]
+                del versions_of[key]
             else:
-                versions.pop(0)
-        self.chain = zlib.crc32(entry.checksum().to_bytes(4, "big"), self.chain)
+                del versions[0]
+        self.chain = entry.checksum(self.chain)
         self._settle(entry)
         self.trusted = version
         return entry
 
     def _settle(self, entry: Entry) -> None:
-        version = entry.version
-        for part, change in enumerate(entry.changes()):
-            if change.kind == Kind.NOOP:
-                continue
-            old = self.rows.get(change.key)
-            if old is not None:
-                self._garbage.append((version, old.version, old.part))
-            elif change.kind == Kind.PUT:
-                self._order.add(change.key)
-            if change.kind == Kind.PUT:
-                self.rows[change.key] = Row(
-                    version, entry.epoch, change.value, change.encoding, part, expires_ms=change.expires_ms
-                )
-            else:
-                self.rows.pop(change.key, None)
-                self._order.discard(change.key)
-                self._garbage.append((version, version, part))
-        if entry.kind == Kind.CONFIG:
+        version, kind = entry.version, entry.kind
+        if kind in _SINGLE:
+            self._settle_key(entry.key, entry)
+        elif kind == _BATCH:
+            for part, change in enumerate(entry.changes()):
+                if change.kind != Kind.NOOP:
+                    self._settle_key(change.key, _part_row(entry, part, change))
+        elif kind == Kind.CONFIG:
             self._garbage.append((version, self.configuration_version, 0))
             self.configuration, self.configuration_version = decode_configuration(entry), version
-        elif entry.kind == Kind.NOOP:
+        else:
             self._garbage.append((version, version, 0))
         if entry.request_id and version > self.floor:
             self.requests[entry.request_id] = (version, entry.fingerprint())
             self._request_order.append((version, entry.request_id))
+
+    def _settle_key(self, key: str, row: Row) -> None:
+        version, old = row.version, self.rows.get(key)
+        if old is not None:
+            self._garbage.append((version, old.version, old.part))
+        if row.deleted:
+            self._garbage.append((version, version, row.part))
+            if old is not None:
+                del self.rows[key]
+                self._order.discard(key)
+        else:
+            self.rows[key] = row
+            if old is None:
+                self._order.add(key)
 
     def install(self, trusted: int, floor: int, chain: int, entries: list[Entry]) -> None:
         """Replace everything up to `trusted`; entries above it stay."""
@@ -192,12 +207,10 @@ class Log:
     def row_at(self, version: int, key: str) -> Row:
         """What the entry `version` above the trusted prefix makes of `key`."""
         entry = self.above[version]
-        if entry.kind != Kind.BATCH:
-            deleted = entry.kind == Kind.DELETE
-            return Row(version, entry.epoch, entry.value, entry.encoding, 0, deleted, entry.expires_ms)
+        if entry.kind != _BATCH:
+            return entry
         part, change = [item for item in enumerate(entry.changes()) if item[1].key == key][-1]
-        deleted = change.kind == Kind.DELETE
-        return Row(version, entry.epoch, change.value, change.encoding, part, deleted, change.expires_ms)
+        return _part_row(entry, part, change)
 
     def undecided(self, key: str, committed: Container[int]) -> bool:
         """Whether some version of the key is assigned and not yet committed."""

@@ -12,6 +12,7 @@ All times are milliseconds on the driver's monotonic clock. Versions start at 1;
 from __future__ import annotations
 
 import enum
+import struct
 import zlib
 
 import msgspec
@@ -51,11 +52,18 @@ class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
     expires_ms: int = 0
 
 
+# Members of an enumeration cost a lookup each time, and these are asked for every entry.
+_PUT, _DELETE, _BATCH = int(Kind.PUT), int(Kind.DELETE), int(Kind.BATCH)
+
+_pack_head = struct.Struct("<qqqqIII").pack
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One slot of the log: what the leader gave `version` in `epoch`.
 
     `epoch` is the accept epoch: the leadership under which this copy was last written. Only it may differ between the
-    copies of a committed version. A batch carries its changes as MessagePack in `value`.
+    copies of a committed version. A batch carries its changes as MessagePack in `value`. An entry of one key is also
+    the state that it gives this key, see `Row`.
     """
 
     version: int
@@ -67,24 +75,40 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     request_id: str = ""
     expires_ms: int = 0
 
+    @property
+    def part(self) -> int:
+        """Which part of its entry the state of a key comes from; of one that is no batch there is only this."""
+        return 0
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the key has no value after this."""
+        return self.kind == _DELETE
+
     def changes(self) -> tuple[Change, ...]:
         """The keys this entry puts or deletes; empty for a noop or a configuration."""
-        if self.kind == Kind.PUT or self.kind == Kind.DELETE:
+        if self.kind == _PUT or self.kind == _DELETE:
             return (Change(self.kind, self.key, self.value, self.encoding, self.expires_ms),)
-        if self.kind == Kind.BATCH:
+        if self.kind == _BATCH:
             return _decode_changes(self.value)
         return ()
 
     def touched(self) -> tuple[str, ...]:
         """The keys of `changes`, in the same order."""
-        if self.kind == Kind.PUT or self.kind == Kind.DELETE:
+        if self.kind == _PUT or self.kind == _DELETE:
             return (self.key,)
         return tuple([change.key for change in self.changes()])
 
-    def checksum(self) -> int:
-        """CRC-32 of the content. The accept epoch is left out: copies of one version agree on all but that."""
-        head = f"{self.version} {self.kind:d} {self.encoding:d} {len(self.key)} {self.key} {self.request_id}"
-        return _with_expiry(zlib.crc32(self.value, zlib.crc32(head.encode())), self.expires_ms)
+    def checksum(self, before: int = 0) -> int:
+        """CRC-32 of the content, continued from the checksum `before` of all earlier versions.
+
+        The accept epoch is left out: copies of one version agree on all but that.
+        """
+        raw_key, request_id, value = self.key.encode(), self.request_id, self.value
+        raw_id = request_id.encode() if request_id else b""
+        sizes = len(raw_key), len(raw_id), len(value)
+        head = _pack_head(self.version, self.kind, self.encoding, self.expires_ms, *sizes)
+        return zlib.crc32(value, zlib.crc32(head + raw_key + raw_id, before))
 
     def fingerprint(self) -> int:
         """CRC-32 of what a client asked for, to tell a retry from another request under the same id."""
@@ -360,8 +384,8 @@ class Result(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The state of one key: the version (and the part of a batch) that wrote it, its accept epoch, and the value."""
+class PartRow(msgspec.Struct, frozen=True, gc=False):
+    """The state that one part of a batch gives its key: as an entry of one key would, and which part it was."""
 
     version: int
     epoch: int
@@ -370,6 +394,10 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     part: int = 0
     deleted: bool = False
     expires_ms: int = 0
+
+
+Row = Entry | PartRow
+"""The state of one key: the version (and the part of a batch) that wrote it, its accept epoch, and the value."""
 
 
 class ReadResult(msgspec.Struct, frozen=True):

@@ -56,19 +56,20 @@ class Progress:
         acked = self.acked
         news: list[int] = []
         if contiguous > self.contiguous:
-            news += range(max(self.contiguous, decided) + 1, contiguous + 1)
+            news = list(range(max(self.contiguous, decided) + 1, contiguous + 1))
             if acked:
                 news = [version for version in news if version not in acked]
                 acked.difference_update(range(self.contiguous + 1, contiguous + 1))
             self.contiguous = contiguous
-        beyond = {version for version in versions if version > self.contiguous and version not in acked}
-        if beyond:
+        if versions:
+            beyond = {version for version in versions if version > self.contiguous and version not in acked}
             acked |= beyond
             news += [version for version in sorted(beyond) if version > decided]
-        while self.contiguous + 1 in acked:
+        while acked and self.contiguous + 1 in acked:
             self.contiguous += 1
             acked.remove(self.contiguous)
-        self.sent = max(self.sent, self.contiguous)
+        if self.contiguous > self.sent:
+            self.sent = self.contiguous
         return news
 
     def restart(self, node_id: str) -> None:

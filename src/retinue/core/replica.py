@@ -18,15 +18,19 @@ from retinue.core.durable import Durable
 from retinue.core.leader import Leadership
 from retinue.core.messages import (
     Ack,
+    Append,
     CloseLinks,
     ConfigureRequested,
+    Confirm,
     Confirmed,
     DiskLow,
     Diverged,
     Effect,
     Entry,
     Event,
+    Fetch,
     Fetched,
+    Heartbeat,
     Image,
     Injected,
     Joined,
@@ -42,7 +46,9 @@ from retinue.core.messages import (
     Received,
     Rejected,
     Reply,
+    Request,
     Result,
+    Seal,
     SessionRead,
     Snapshot,
     Started,
@@ -103,9 +109,9 @@ class Replica(Durable, Reads):
         """Take one event; the effects to perform, saves first. `now_ms` must not go back."""
         self.now = now_ms
         _HANDLERS[type(event)](self, event)
-        effects = [*self.take_saves(now_ms), *self.out]
+        saves, out = self.take_saves(now_ms), self.out
         self.out = []
-        return effects
+        return [*saves, *out] if saves else out
 
     # --- who is who ---
 
@@ -206,38 +212,44 @@ class Replica(Durable, Reads):
             self.out.append(Reply(write.token, Result(Outcome.NOT_WRITTEN, reason)))
 
     def _on_received(self, event: Received) -> None:
-        message, sender = event.message, event.sender
-        if sender not in self.members:
-            return
-        if isinstance(message, Rejected):
-            self._on_rejected(message)
-        elif isinstance(message, Promise | Ack | Confirmed | Diverged):
-            self._on_response(sender, message)
-        elif isinstance(message, Fetched):
-            if self.takeover is not None:
-                self.takeover.fetched(message)
-        elif isinstance(message, Snapshot) and self.takeover is not None and message.epoch == self.takeover.epoch:
+        if event.sender in self.members:
+            _RECEIVERS[type(event.message)](self, event.sender, event.message)
+            if self.session_reads:
+                self.answer_sessions()
+
+    def _on_request(self, sender: str, message: Request) -> None:
+        self.acceptor.request(sender, message)
+
+    def _on_snapshot(self, sender: str, message: Snapshot) -> None:
+        """From a leader, or in answer to a candidate's fetch."""
+        if self.takeover is not None and message.epoch == self.takeover.epoch:
             self.takeover.received_snapshot(message)
         else:
             self.acceptor.request(sender, message)
-        self.answer_sessions()
 
-    def _on_response(self, sender: str, message: Promise | Ack | Confirmed | Diverged) -> None:
-        leadership = self.leadership
-        if isinstance(message, Promise) and self.takeover is not None:
+    def _on_fetched(self, _: str, message: Fetched) -> None:
+        if self.takeover is not None:
+            self.takeover.fetched(message)
+
+    def _on_promised(self, sender: str, message: Promise) -> None:
+        if self.takeover is not None:
             self.takeover.promised(sender, message)
-        elif leadership is None:
-            return
-        elif isinstance(message, Ack):
-            leadership.acknowledged(sender, message)
-        elif isinstance(message, Promise):
-            leadership.promised(sender, message)
-        elif isinstance(message, Confirmed):
-            leadership.confirmed(sender, message)
-        else:
-            leadership.diverged(sender, message)
+        elif self.leadership is not None:
+            self.leadership.promised(sender, message)
 
-    def _on_rejected(self, message: Rejected) -> None:
+    def _on_ack(self, sender: str, message: Ack) -> None:
+        if self.leadership is not None:
+            self.leadership.acknowledged(sender, message)
+
+    def _on_confirmed(self, sender: str, message: Confirmed) -> None:
+        if self.leadership is not None:
+            self.leadership.confirmed(sender, message)
+
+    def _on_diverged(self, sender: str, message: Diverged) -> None:
+        if self.leadership is not None:
+            self.leadership.diverged(sender, message)
+
+    def _on_rejected(self, _: str, message: Rejected) -> None:
         """Somebody has promised a later epoch: this node cannot lead in the one it tried."""
         role = self.leadership or self.takeover
         if role is not None and not message.foreign and message.promised > role.epoch > 0:
@@ -312,4 +324,19 @@ _HANDLERS: dict[type, Callable[[Replica, Any], None]] = {
     Injected: Replica._on_injected,
     DiskLow: Replica._on_disk_low,
     Paced: Replica._on_paced,
+}
+
+_RECEIVERS: dict[type, Callable[[Replica, str, Any], None]] = {
+    Append: Replica._on_request,
+    Heartbeat: Replica._on_request,
+    Ack: Replica._on_ack,
+    Seal: Replica._on_request,
+    Promise: Replica._on_promised,
+    Confirm: Replica._on_request,
+    Confirmed: Replica._on_confirmed,
+    Fetch: Replica._on_request,
+    Fetched: Replica._on_fetched,
+    Snapshot: Replica._on_snapshot,
+    Rejected: Replica._on_rejected,
+    Diverged: Replica._on_diverged,
 }

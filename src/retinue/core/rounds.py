@@ -62,7 +62,7 @@ class Rounds:
             self._finish_if_confirmed()
 
     def _finish_if_confirmed(self) -> None:
-        if self.confirming and self.leadership.has_quorum(len(self.confirmed_by)):
+        if self.confirming and len(self.confirmed_by) >= self.leadership.acks_needed:
             for read, row in self.confirming:
                 self._answer(read, Reason.OK, row)
             self.confirming = []

@@ -7,6 +7,7 @@ than a commit needs. A deadline ends the waiting, never the write.
 from __future__ import annotations
 
 import heapq
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +16,10 @@ from retinue.core.messages import Entry, Outcome, Reason, Result
 
 if TYPE_CHECKING:
     from retinue.core.leader import Leadership
+
+
+# A member of an enumeration costs a lookup each time, and every answer has these.
+_COMMITTED, _OK = Outcome.COMMITTED, Reason.OK
 
 
 class Waiter(msgspec.Struct, gc=False):
@@ -54,7 +59,7 @@ class Waiting:
         self.patient: dict[int, Pending] = {}
         self.size = 0
         self._patient_order: list[int] = []
-        self._deadlines: list[tuple[float, int, int]] = []
+        self._no_deadline_before = math.inf
 
     def expect(self, entry: Entry) -> Pending:
         """A version has been assigned."""
@@ -77,8 +82,10 @@ class Waiting:
     def join(self, pending: Pending, waiter: Waiter) -> None:
         """Wait for a version."""
         pending.waiters.append(waiter)
-        pending.counted = pending.counted or waiter.acks is not None
-        heapq.heappush(self._deadlines, (waiter.deadline, pending.version, waiter.token))
+        if waiter.acks is not None:
+            pending.counted = True
+        if waiter.deadline < self._no_deadline_before:
+            self._no_deadline_before = waiter.deadline
 
     def commit(self, pending: Pending) -> None:
         """A version has committed: answer, and forget it unless somebody waits for more."""
@@ -110,8 +117,7 @@ class Waiting:
             pending.waiters = []
         for waiter in waiting:
             if pending.committed if waiter.acks is None else acks >= waiter.acks:
-                outcome = Outcome.COMMITTED if pending.committed else Outcome.ACCEPTED
-                self._answer(pending, waiter, outcome, Reason.OK)
+                self._answer(pending, waiter, _COMMITTED if pending.committed else Outcome.ACCEPTED, _OK)
             else:
                 pending.waiters.append(waiter)
         if pending.committed and not pending.waiters:
@@ -139,18 +145,22 @@ class Waiting:
     def tick(self) -> None:
         """Answer those whose deadline has passed."""
         now = self.leadership.replica.now
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, version, token = heapq.heappop(self._deadlines)
-            pending = self.pending.get(version)
-            if pending is not None:
-                self._expire(pending, token)
+        if now < self._no_deadline_before:
+            return
+        # Nearly all are answered long before their deadlines, so looking at all that wait is rare and keeping them
+        # in order would cost more.
+        for pending in list(self.pending.values()):
+            self._expire(pending, now)
+        deadlines = [waiter.deadline for pending in self.pending.values() for waiter in pending.waiters]
+        self._no_deadline_before = min(deadlines, default=math.inf)
 
-    def _expire(self, pending: Pending, token: int) -> None:
-        for waiter in list(pending.waiters):
-            if waiter.token == token:
-                pending.waiters.remove(waiter)
-                self._answer_uncertainly(pending, waiter, Reason.TIMEOUT)
-        self.serve(pending)
+    def _expire(self, pending: Pending, now: float) -> None:
+        late = [waiter for waiter in pending.waiters if waiter.deadline <= now]
+        for waiter in late:
+            pending.waiters.remove(waiter)
+            self._answer_uncertainly(pending, waiter, Reason.TIMEOUT)
+        if late:
+            self.serve(pending)
 
     def end(self, reason: Reason) -> None:
         """The leadership is over: what was assigned may still commit under another leader."""

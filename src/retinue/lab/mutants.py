@@ -56,8 +56,9 @@ class _OnePromiseTooFew(Replica):
 
 
 class _OneAcknowledgementTooFew(Leadership):
-    def has_quorum(self, acks: int) -> bool:
-        return acks >= self.quorum - 1
+    @property
+    def acks_needed(self) -> int:
+        return self.quorum - 1
 
 
 # --- epochs and trust ---
