@@ -24,13 +24,12 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import cast
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "src"), str(Path(__file__).resolve().parents[1])]
 
-import httptools
 import msgspec
 import uvloop
 from rich import box
@@ -38,10 +37,11 @@ from rich.table import Table
 
 from bench.rounds import MET, NOT_MET, Outcome, Plan
 from bench.systems.contract import Tools
-from bench.workshop import PLACE, console, run_command
+from bench.workshop import PLACE, at_least, console, run_command, write_picture
 from retinue.cluster import Cluster
 from retinue.deadlines import DeadlineTimer
 from retinue.errors import EXIT_DONE, ClusterError
+from retinue.lab.load import HttpClient, Run
 from retinue.ports import free_ports
 
 QUORUM, FOLLOWERS = 3, 5
@@ -87,24 +87,15 @@ class _Receipt(msgspec.Struct):
     delays_ms: dict[str, float]
 
 
-class _Client(asyncio.Protocol):
+class _Client(HttpClient):
     """One connection: writes, keeps the body of each answer, pauses, writes again until told to stop."""
 
+    run: _Run
+
     def __init__(self, run: _Run, number: int) -> None:
-        self.run, self.number, self.sequence = run, number, 0
-        self.parser = httptools.HttpResponseParser(self)
+        super().__init__(run, number)
+        self.run = run
         self.body: list[bytes] = []
-        self.transport: asyncio.Transport | None = None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self.transport = cast(asyncio.Transport, transport)
-        self.next()
-
-    def data_received(self, data: bytes) -> None:
-        """Part of an answer."""
-        self.parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
         """Part of the body of an answer."""
@@ -112,47 +103,36 @@ class _Client(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """A whole answer."""
-        self.run.answered(self.parser.get_status_code(), b"".join(self.body))
+        self.run.keep(self.parser.get_status_code(), b"".join(self.body))
         self.body.clear()
         if self.run.pause_s:
-            asyncio.get_running_loop().call_later(self.run.pause_s * random.uniform(0.5, 1.5), self.next)
+            asyncio.get_running_loop().call_later(self.run.pause_s * random.uniform(0.5, 1.5), self.next_request)
         else:
-            self.next()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The end of this client."""
-        if not self.done.done():
-            self.done.set_result(None)
-
-    def next(self) -> None:
-        """The next write, or the end."""
-        assert self.transport is not None
-        if time.monotonic() >= self.run.until_s or self.transport.is_closing():
-            self.transport.close()
-            return
-        self.sequence += 1
-        self.transport.write(self.run.request % (self.number, self.sequence % 10))
+            self.next_request()
 
 
-class _Run:
+class _Run(Run):
     """The writes of one case. Answers are only kept while it runs and read afterwards, to disturb little."""
 
     def __init__(self, host: str, seconds: float, pause_s: float) -> None:
-        self.request = (
+        begun_s = time.perf_counter()
+        super().__init__(self._request, until_s=begun_s + seconds * (1 + WARM_UP_SHARE))
+        self.from_s = begun_s + seconds * WARM_UP_SHARE
+        self.template = (
             b"PUT /kv/key%%d-%%d HTTP/1.1\r\nHost: %s\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n%s"
             % (host.encode(), b"v" * 100)
         )
         self.pause_s = pause_s
-        self.until_s = time.monotonic() + seconds * (1 + WARM_UP_SHARE)
-        self.from_s = time.monotonic() + seconds * WARM_UP_SHARE
         self.bodies: list[bytes] = []
-        self.failures: dict[int, int] = {}
 
-    def answered(self, status: int, body: bytes) -> None:
+    def _request(self, client: int, sequence: int) -> bytes:
+        return self.template % (client, sequence % 10)
+
+    def keep(self, status: int, body: bytes) -> None:
         """Keep an answer."""
         if status != 200:
             self.failures[status] = self.failures.get(status, 0) + 1
-        elif time.monotonic() >= self.from_s:
+        elif time.perf_counter() >= self.from_s:
             self.bodies.append(body)
 
 
@@ -177,7 +157,7 @@ async def _write(port: int, in_flight: int, seconds: float, pause_ms: float) -> 
     run = _Run(f"127.0.0.1:{port}", seconds, pause_ms / 1000)
     clients = []
     for number in range(in_flight):
-        _, client = await loop.create_connection(lambda number=number: _Client(run, number), "127.0.0.1", port)  # type: ignore[misc]
+        _, client = await loop.create_connection(partial(_Client, run, number), "127.0.0.1", port)
         clients.append(client)
     await asyncio.gather(*(client.done for client in clients))
     return run
@@ -283,8 +263,8 @@ def _outcomes(goal: int, tools: Tools, plan: Plan) -> list[Outcome]:
 def main(words: Sequence[str]) -> int:
     """The command of this file."""
     parser = argparse.ArgumentParser(prog="bench/delays.py", description="how exactly writes keep to simulated delays")
-    parser.add_argument("--seconds", type=float, default=10.0, help="seconds for each case (10)")
-    parser.add_argument("--pause-ms", type=float, default=0.0, help="pause of a client between two writes (0)")
+    parser.add_argument("--seconds", type=at_least(0.5), default=10.0, help="seconds for each case (10)")
+    parser.add_argument("--pause-ms", type=at_least(0.0), default=0.0, help="pause of a client between two writes (0)")
     parser.add_argument("--synced", action="store_true", help="sync to disk, instead of keeping all in memory")
     parser.add_argument("--plot", type=Path, default=PLACE / "delays.png", help="where the picture goes")
     arguments = parser.parse_args(words)
@@ -293,7 +273,7 @@ def main(words: Sequence[str]) -> int:
         with start_cluster(tools, "delays", synced=arguments.synced) as cluster:
             results = [measure(cluster, case, arguments.seconds, arguments.pause_ms) for case in CASES]
         _show(results)
-        _plot(results, arguments.plot)
+        write_picture("delays", results, arguments.plot)
         return EXIT_DONE
 
     return run_command(body)
@@ -315,23 +295,6 @@ def _show(results: list[Measured]) -> None:
             table.add_row(*first, what, f"{statistics.fmean(values):.3f}", f"{p50:.3f}", f"{p99:.3f}", wanted)
             first = ("", "", "")
     console().print(table)
-
-
-def _plot(results: list[Measured], file: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    for axes, result in zip(figure.subplots(1, len(results)), results, strict=True):
-        axes.ecdf(result.delivery_ms, label="delivery")
-        axes.ecdf(result.acknowledgements_ms, label="acknowledgement")
-        axes.ecdf(result.excess_ms, label="whole excess")
-        axes.set(title=result.case.name, xlabel="excess (ms)", xscale="symlog", ylabel="share", xlim=(0, None))
-        axes.title.set_fontsize(8)
-        axes.axvline(result.case.bound_ms, color="grey", linestyle=":", linewidth=1)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
-    console().print(f"picture: {file}")
 
 
 if __name__ == "__main__":

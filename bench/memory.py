@@ -26,7 +26,7 @@ from bench.generator import Load
 from bench.generator import run as run_load
 from bench.rounds import MET, NOT_MET, Outcome, Plan
 from bench.systems.contract import Tools
-from bench.workshop import console, run_command
+from bench.workshop import at_least, console, run_command
 from retinue.cluster import Cluster
 from retinue.errors import EXIT_DONE, ClusterError, RetinueError
 from retinue.ports import free_ports
@@ -157,7 +157,7 @@ def outcomes(tools: Tools, plan: Plan) -> list[Outcome]:
 def main(words: Sequence[str]) -> int:
     """The command of this file."""
     parser = argparse.ArgumentParser(prog="bench/memory.py", description="memory per key, and restarts")
-    parser.add_argument("--keys", type=int, default=KEYS, help=f"how many keys ({KEYS})")
+    parser.add_argument("--keys", type=at_least(1000), default=KEYS, help=f"how many keys, at least 1000 ({KEYS})")
     arguments = parser.parse_args(words)
 
     def body(tools: Tools) -> int:

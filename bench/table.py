@@ -18,7 +18,7 @@ from bench import delays, memory, scaling
 from bench.goals import SYSTEMS, all_goals
 from bench.rounds import FAILED, MET, NOT_MET, SKIPPED, Outcome, Plan, count_measurements, run_goals
 from bench.systems.contract import Tools
-from bench.workshop import console, run_command
+from bench.workshop import at_least, console, run_command, write_picture
 from retinue.errors import EXIT_DONE, EXIT_FAILED, RetinueError
 from retinue.lab.reports.host import describe_host
 
@@ -45,22 +45,23 @@ def _run(arguments: argparse.Namespace, tools: Tools) -> int:
         _write(outcomes, arguments)
     if arguments.markdown:
         arguments.markdown.write_text(as_markdown(outcomes), encoding="utf-8")
+    if arguments.plot:
+        write_picture("goals", outcomes, arguments.plot)
     return EXIT_DONE if all(outcome.verdict == MET for outcome in outcomes) else EXIT_FAILED
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/peers.py", description="our cluster against other systems")
     parser.add_argument("--goals", default=f"1-{LAST_GOAL}", help="which goals, such as 1,2,4 or 1-9 (all)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each pair (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each measurement (3)")
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="interleaved rounds of each pair (5)")
+    parser.add_argument("--seconds", type=at_least(0.2), default=3.0, help="seconds of each measurement (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every measurement to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file, for a page")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw what was reached of each goal, as PNG")
     arguments = parser.parse_args(words)
     arguments.chosen = _numbers(arguments.goals)
     if not arguments.chosen:
         parser.error(f"--goals {arguments.goals}: give numbers from 1 to {LAST_GOAL}, such as 1,2,4 or 1-9.")
-    if arguments.rounds < 1 or arguments.seconds < 0.2:
-        parser.error("--rounds must be at least 1, and --seconds at least 0.2.")
     return arguments
 
 

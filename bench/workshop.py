@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
@@ -56,6 +57,34 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def at_least(least: int | float) -> Callable[[str], int | float]:
+    """A type for argparse: numbers from `least` on, whole ones if `least` is whole."""
+    wanted = type(least)
+
+    def parse(text: str) -> int | float:
+        try:
+            number = wanted(text)
+        except ValueError:
+            number = wanted(-1)
+        if not least <= number < float("inf"):
+            kind = "a whole number" if wanted is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text} is not allowed: give {kind} from {least:g} on")
+        return number
+
+    return parse
+
+
+def write_picture(what: str, measured: object, file: Path) -> None:
+    """Draw what `bench.pictures` has under this name and write it as PNG; without matplotlib, say so and go on."""
+    try:
+        from bench import pictures
+    except ModuleNotFoundError as error:
+        console().print(f"No picture: {error.name} is not installed (it is in the lab extra).", markup=False)
+        return
+    pictures.write(getattr(pictures, what)(measured), file)
+    console().print(f"picture: {file}", markup=False)
 
 
 def run_command(body: Callable[[Tools], int]) -> int:

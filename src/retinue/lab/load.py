@@ -35,22 +35,44 @@ class LoadResult(msgspec.Struct, frozen=True):
         return ordered[min(int(p * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
 
 
-class _Client(asyncio.Protocol):
-    """One connection that writes one key after another until told to stop."""
+class Client(asyncio.Protocol):
+    """One connection that sends one request after another until told to stop. A subclass understands the answers."""
 
-    def __init__(self, loop: _Loop, number: int) -> None:
-        self.loop = loop
+    def __init__(self, run: Run, number: int) -> None:
+        self.run = run
         self.number = number
         self.sequence = 0
         self.begun_s = 0.0
-        self.parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the loop."""
+        """Tell the run, which says when to begin."""
         self.transport = cast(asyncio.Transport, transport)
-        self._next()
+        self.run.connected(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The server, or the end of the run, closed the connection."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def next_request(self) -> None:
+        """Send the next request, or close at the end of the run."""
+        assert self.transport is not None
+        self.begun_s = time.perf_counter()
+        if self.begun_s >= self.run.until_s:
+            self.transport.close()
+            return
+        self.sequence += 1
+        self.transport.write(self.run.request(self.number, self.sequence))
+
+
+class HttpClient(Client):
+    """A client of the HTTP door: one request at a time."""
+
+    def __init__(self, run: Run, number: int) -> None:
+        super().__init__(run, number)
+        self.parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         """Part of an answer."""
@@ -58,32 +80,22 @@ class _Client(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """One answer is complete."""
-        self.loop.answered(self.parser.get_status_code(), self.begun_s)
-        self._next()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The server, or the end of the run, closed the connection."""
-        if not self.done.done():
-            self.done.set_result(None)
-
-    def _next(self) -> None:
-        assert self.transport is not None
-        self.begun_s = time.perf_counter()
-        if self.begun_s >= self.loop.until_s:
-            self.transport.close()
-            return
-        self.sequence += 1
-        self.transport.write(self.loop.request(self.number, self.sequence))
+        self.run.answered(self.parser.get_status_code(), self.begun_s)
+        self.next_request()
 
 
-class _Loop:
-    """The clients of one run and what they saw."""
+class Run:
+    """The clients of one run and what they saw. `request(client, sequence)` makes the bytes that a client sends."""
 
     def __init__(self, request: Callable[[int, int], bytes], until_s: float) -> None:
         self.request = request
         self.until_s = until_s
         self.latencies_ms: list[float] = []
         self.failures: dict[int, int] = {}
+
+    def connected(self, client: Client) -> None:
+        """A client has its connection: it begins at once."""
+        client.next_request()
 
     def answered(self, status: int, begun_s: float) -> None:
         """Note one answer."""
@@ -119,10 +131,10 @@ async def closed_loop(
     host, port = parts.hostname or "", parts.port or 80
     event_loop = asyncio.get_running_loop()
     begun_s = time.perf_counter()
-    run = _Loop(put_request(f"{host}:{port}", keys, value_bytes), begun_s + duration_s)
+    run = Run(put_request(f"{host}:{port}", keys, value_bytes), begun_s + duration_s)
     connections = []
     for number in range(clients):
-        _, client = await event_loop.create_connection(lambda number=number: _Client(run, number), host, port)  # type: ignore[misc]
+        _, client = await event_loop.create_connection(lambda number=number: HttpClient(run, number), host, port)  # type: ignore[misc]
         connections.append(client)
     await asyncio.gather(*(client.done for client in connections))
     return LoadResult(clients, time.perf_counter() - begun_s, run.latencies_ms, run.failures)
