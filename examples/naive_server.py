@@ -1,101 +1,70 @@
-"""A replicated key-value store as one writes it at first, wrong on purpose: `retinue lab faults` finds what is wrong.
+"""A replicated key-value store as one writes it at first: `retinue lab faults` finds what is wrong with it."""
 
-The leader takes `POST /set`, `GET /get/<key>`, `DELETE /delete/<key>`, `GET /all`, `GET /health`, sends every change to
-each follower after a random delay, and answers when `quorum` of them have it. Standard library only.
-"""
-
-import argparse
-import http.client
 import json
+import os
 import random
 import threading
 import time
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+PORT = int(os.environ.get("PORT", 9000))
+FOLLOWERS = [PORT + number for number in (1, 2, 3, 4, 5)]
+WRITE_QUORUM = int(os.environ.get("WRITE_QUORUM", 3))
+MAX_DELAY_MS = float(os.environ.get("MAX_DELAY_MS", 1000))
 
-class Node(ThreadingHTTPServer):
+
+def send(change: dict[str, str], follower: int, confirmed: threading.Semaphore, answered: threading.Event) -> None:
+    """Bring a change to one follower, after a random delay."""
+    time.sleep(random.uniform(0, MAX_DELAY_MS) / 1000)  # noqa: S311 - a simulated network, no secret
+    if answered.is_set():
+        return  # "the quorum is met, so why go on?": this follower never gets the change
+    connection = HTTPConnection("127.0.0.1", follower)
+    connection.request("POST", "/replicate", json.dumps(change))
+    connection.getresponse().read()
+    confirmed.release()
+
+
+def node(port: int, followers: list[int]) -> ThreadingHTTPServer:
     """One node: a leader if it has followers (their ports), else a follower."""
+    data: dict[str, str] = {}
 
-    daemon_threads, request_queue_size = True, 128
+    class Node(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # /all, or /get/<key>
+            self.reply(dict(data) if self.path == "/all" else {"value": data.get(self.path.removeprefix("/get/"))})
 
-    def __init__(self, port: int, followers: list[int], quorum: int, max_delay_ms: float) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
-        self.followers, self.quorum, self.max_delay_ms = followers, quorum, max_delay_ms
-        self.data: dict[str, object] = {}
+        def do_POST(self) -> None:  # /set from a client, or /replicate from the leader
+            self.apply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
-    def apply(self, change: dict[str, object]) -> bool:
-        """Take a change; the leader passes it on. Whether the quorum has it."""
-        if "value" in change:
-            self.data[str(change["key"])] = change["value"]  # the last to arrive wins: nothing says which is newer
-        else:
-            self.data.pop(str(change["key"]), None)  # no trace is left, so a put that comes late brings the key back
-        done, acknowledged = threading.Event(), list[int]()
+        def do_DELETE(self) -> None:  # /delete/<key>
+            self.apply({"key": self.path.removeprefix("/delete/")})
 
-        def send(follower: int) -> None:
-            time.sleep(random.uniform(0, self.max_delay_ms) / 1000)  # noqa: S311 - a simulated network, no secret
-            if done.is_set():
-                return  # "the quorum is met, so why go on?": this follower never gets the change
-            connection = http.client.HTTPConnection("127.0.0.1", follower, timeout=5)
-            connection.request("POST", "/replicate", json.dumps(change))
-            connection.getresponse().read()
-            acknowledged.append(follower)
-            if len(acknowledged) >= self.quorum:
-                done.set()
+        def apply(self, change: dict[str, str]) -> None:
+            if "value" in change:
+                data[change["key"]] = change["value"]  # the last to arrive wins: nothing says which is newer
+            else:
+                data.pop(change["key"], None)  # no trace stays, so a put that comes late brings the key back
+            confirmed, answered = threading.Semaphore(0), threading.Event()
+            for follower in followers:
+                threading.Thread(target=send, args=(change, follower, confirmed, answered), daemon=True).start()
+            for _ in range(WRITE_QUORUM if followers else 0):
+                confirmed.acquire()
+            answered.set()
+            self.reply({"status": "success"})
 
-        for follower in self.followers:
-            threading.Thread(target=send, args=(follower,), daemon=True).start()
-        return not self.followers or done.wait(10)
+        def reply(self, body: object) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
 
+        def log_message(self, *_: object) -> None: ...  # nothing is printed for each request
 
-class Handler(BaseHTTPRequestHandler):
-    """One request."""
-
-    def answer(self) -> None:
-        """Route the request by its method and the first word of its path."""
-        node, (word, _, key) = self.server, self.path[1:].partition("/")
-        assert isinstance(node, Node)
-        match self.command, word:
-            case "GET", "health":
-                self.reply(200, {"status": "healthy", "role": "leader" if node.followers else "follower"})
-            case "GET", "all":
-                self.reply(200, dict(node.data))
-            case "GET", "get" if key:
-                found = key in node.data
-                self.reply(200 if found else 404, {"key": key, "value": node.data.get(key)})
-            case "POST", "set" | "replicate":
-                self.change(node, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            case "DELETE", "delete" if key:
-                self.change(node, {"key": key})
-            case _:
-                self.reply(404, {"error": "no such address"})
-
-    do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that http.server wants
-
-    def change(self, node: Node, change: dict[str, object]) -> None:
-        """Apply a change and say whether it worked."""
-        self.reply(200, {"status": "success"}) if node.apply(change) else self.reply(504, {"error": "no quorum"})
-
-    def reply(self, status: int, body: object) -> None:
-        """Send JSON."""
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing for each request."""
+    return ThreadingHTTPServer(("127.0.0.1", port), Node)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Start a leader and its followers on this port and those after it.")
-    parser.add_argument("--port", type=int, default=9000)
-    parser.add_argument("--start", type=int, default=5, metavar="FOLLOWERS")
-    parser.add_argument("--quorum", type=int, default=3)
-    parser.add_argument("--max-delay-ms", type=float, default=1000)
-    given = parser.parse_args()
-    ports = [given.port + number for number in range(1, given.start + 1)]
-    for port in ports:
-        threading.Thread(target=Node(port, [], 0, 0).serve_forever, daemon=True).start()
-    leader = Node(given.port, ports, given.quorum, given.max_delay_ms)
-    print(f"leader on port {given.port}, followers on {ports}", flush=True)
-    leader.serve_forever()
+ThreadingHTTPServer.request_queue_size = 128  # so many connections may wait
+servers = [node(port, []) for port in FOLLOWERS] + [node(PORT, FOLLOWERS)]
+for server in servers:
+    threading.Thread(target=server.serve_forever).start()
+print(f"leader on port {PORT}, followers on {FOLLOWERS}", flush=True)

@@ -27,6 +27,7 @@ COMMANDS = {
     "staleness": [],
     "faults": ["--schedule", "leader-killed"],
     "ordering": [],
+    "throughput": [],
 }
 """The experiments and their options."""
 

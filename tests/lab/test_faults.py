@@ -13,7 +13,16 @@ from retinue.errors import SettingsError
 from retinue.lab.checker import STRONG_ONLY
 from retinue.lab.experiments.contract import Attachment
 from retinue.lab.experiments.faults import Faults
-from retinue.lab.experiments.faults_sample import BIN, CATCH_UP, EVENT, OUTAGE, VERDICT, FaultSample, FaultsSettings
+from retinue.lab.experiments.faults_sample import (
+    BIN,
+    CATCH_UP,
+    EVENT,
+    NODE,
+    OUTAGE,
+    VERDICT,
+    FaultSample,
+    FaultsSettings,
+)
 from retinue.lab.history import Kind, Level, Operation, load_history
 from retinue.lab.judging.verdicts import judge
 from retinue.lab.reports.figures import png
@@ -120,6 +129,22 @@ def test_every_picture_can_be_drawn(schedules: int) -> None:
     for picture in pictures.values():
         assert imread(io.BytesIO(png(picture.figure))).std() > 0
         assert picture.caption.endswith(".")
+
+
+def test_replicas_that_differ_are_drawn_with_their_numbers() -> None:
+    begun = FaultSample(sort=BIN, schedule="s", quorum=3, committed=5)
+    nodes = [
+        FaultSample(sort=NODE, schedule="s", quorum=3, node=f"follower{number}", missing=missing, undeleted=30)
+        for number, missing in ((1, 12), (2, 0), (3, 1))
+    ]
+    [picture] = [picture for picture in Faults().figures(QUICK, [begun, *nodes]) if picture.name == "differences"]
+    [axes] = picture.figure.axes
+    written = [text.get_text() for text in axes.texts]
+    assert sorted(written) == ["12", "30", "30", "30", "30", "31", "42"], "parts with room for it, and the sums"
+    named = [text.get_text() for text in picture.figure.legends[0].get_texts()]
+    assert named == ["missing: it never came", "deleted at the leader, still there"]
+    assert imread(io.BytesIO(png(picture.figure))).std() > 0
+    assert not any(p.name == "differences" for p in Faults().figures(QUICK, [begun]))
 
 
 def test_samples_of_a_schedule_that_was_broken_off_are_enough_for_a_summary() -> None:

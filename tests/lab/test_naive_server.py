@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from retinue.lab.targets.opening import Where, open_target
 from retinue.ports import free_ports
 
 SERVER = Path(__file__).parents[2] / "examples" / "naive_server.py"
+FOLLOWERS = 5
 DELAY_MS = 300
 
 
@@ -40,15 +43,16 @@ class Naive(NamedTuple):
 
 
 @contextmanager
-def naive_cluster(quorum: int, followers: int = 5) -> Iterator[Naive]:
+def naive_cluster(quorum: int) -> Iterator[Naive]:
     """Start it; it takes ports one after another."""
-    port = _free_range(followers + 1)
-    words = [sys.executable, str(SERVER), f"--port={port}", f"--start={followers}", f"--quorum={quorum}"]
-    with subprocess.Popen([*words, f"--max-delay-ms={DELAY_MS}"], stdout=subprocess.PIPE, text=True) as process:
+    port = _free_range(FOLLOWERS + 1)
+    told = {"PORT": str(port), "WRITE_QUORUM": str(quorum), "MAX_DELAY_MS": str(DELAY_MS)}
+    words = [sys.executable, str(SERVER)]
+    with subprocess.Popen(words, env=os.environ | told, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert "leader on port" in process.stdout.readline()
-            yield Naive(process, [f"http://127.0.0.1:{port + number}" for number in range(followers + 1)])
+            yield Naive(process, [f"http://127.0.0.1:{port + number}" for number in range(FOLLOWERS + 1)])
         finally:
             process.kill()
 
@@ -89,7 +93,9 @@ def test_the_command_finds_the_faults_and_names_what_was_lost(
         for name in (LOST_SENDS, RESURRECTED, LAST_ARRIVAL):
             assert [sentence for sentence in violations if sentence.startswith(f"{name}: ")], violations
         assert "still lacks" in violations[0]
-        assert "followers, as if the quorum were 3: the server stops sending once the quorum is met" in violations[0]
+        # A send that is under way when the quorum is met still arrives, and on a slow machine more are.
+        told_quorum = r"followers, as if the quorum were [34]: the server stops sending once the quorum is met"
+        assert re.search(told_quorum, violations[0]), violations
         [history] = Path(told["folder"]).glob("history-*.jsonl")
         assert main(["verify", *where, "--quiet=0.5", f"--history={history}"]) == EXIT_VIOLATION
     shown = capsys.readouterr().out

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from retinue.errors import SettingsError
+from retinue.cli import main
+from retinue.errors import EXIT_DONE, SettingsError
 from retinue.lab.experiments.contract import Step
 from retinue.lab.experiments.registry import load
-from retinue.lab.experiments.throughput import LoadSample, Throughput, ThroughputSettings
+from retinue.lab.experiments.throughput import MAX_VIRTUAL_REQUESTS, LoadSample, Throughput, ThroughputSettings
 from retinue.lab.reports.figures import png
-from retinue.lab.targets.contract import Unsuitable
 from retinue.lab.targets.opening import Where, open_target
 from tests.lab.experimenting import run_simulated
 
@@ -49,9 +50,76 @@ SAMPLES = [
 ]
 
 
-def test_it_refuses_virtual_time() -> None:
-    with pytest.raises(Unsuitable, match="simulator"):
-        run_simulated(Throughput(), SETTINGS)
+def small(**more: object) -> ThroughputSettings:
+    chosen = {"quorums": (1, 5), "clients": (1, 16), "duration_s": 0.1, "fractions": (0.5, 1.1)}
+    return ThroughputSettings(**(chosen | more))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def simulated() -> list[LoadSample]:
+    return run_simulated(Throughput(), small())
+
+
+def test_on_virtual_time_concurrency_meets_delay(simulated: list[LoadSample]) -> None:
+    samples = simulated
+    assert [(s.mode, s.kind, s.quorum, s.clients) for s in samples] == [
+        ("closed", "write", 1, 1),
+        ("closed", "write", 1, 16),
+        ("closed", "write", 5, 1),
+        ("closed", "write", 5, 16),
+        ("closed", "read", 0, 1),
+        ("closed", "read", 0, 16),
+        ("open", "write", 1, 0),
+        ("open", "write", 1, 0),
+    ]
+    assert all(s.virtual and s.failures == 0 and 0 < s.count <= MAX_VIRTUAL_REQUESTS for s in samples)
+    assert samples[1].count == MAX_VIRTUAL_REQUESTS, "fewer than the duration would allow"
+    for sample in samples[:6]:
+        in_flight = sample.per_second * sample.mean_ms / 1000
+        assert in_flight == pytest.approx(sample.clients, rel=0.1), "Little's law"
+    assert samples[3].mean_ms > samples[1].mean_ms, "a larger quorum waits longer"
+    assert samples[7].p99_ms < 2 * samples[6].p99_ms, "nothing is ever busy, so there is no queue"
+
+
+def test_on_virtual_time_the_same_seed_gives_the_same_samples() -> None:
+    settings = small(quorums=(2,), clients=(2,), fractions=())
+    first, again = run_simulated(Throughput(), settings), run_simulated(Throughput(), settings)
+    assert first == again
+    assert run_simulated(Throughput(), dataclasses.replace(settings, seed=2)) != first
+
+
+def test_on_virtual_time_delays_count_and_the_duration_is_a_bound() -> None:
+    settings = small(
+        quorums=(5,), clients=(10,), duration_s=1.0, fractions=(), distribution="fixed", max_delay_ms=100.0
+    )
+    [writes, reads] = run_simulated(Throughput(), settings)
+    assert writes.mean_ms == pytest.approx(101, abs=2)
+    assert writes.per_second == pytest.approx(10 / 0.101, rel=0.05)
+    assert 1.0 <= writes.duration_s < 1.2
+    assert reads.mean_ms < 1
+
+
+def test_the_reading_of_virtual_time_says_what_it_cannot_say(simulated: list[LoadSample]) -> None:
+    summary = Throughput().summary(small(), simulated)
+    text = " ".join(summary.reading)
+    assert "not the rates of any machine" in text
+    assert "Little's law: rate = clients / latency" in text
+    assert "0.1 to 0.3 ms" in text
+    assert "only a run without --simulated can tell" in text
+    assert "load generator" not in text
+    assert not any("CPU" in column for table in summary.tables for column in table.columns)
+    assert all(len(row) == len(table.columns) for table in summary.tables for row in table.rows)
+    for picture in Throughput().figures(small(), simulated):
+        assert png(picture.figure).startswith(b"\x89PNG")
+        assert "virtual time" in picture.caption
+
+
+def test_the_command_runs_on_virtual_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--quorums=1", "--clients=1,4", "--duration-s=0.1", "--fractions=0.5", f"--out={tmp_path}"]
+    assert main(["lab", "throughput", "--simulated", *quick]) == EXIT_DONE
+    progress = capsys.readouterr().err
+    assert "writes, 1 client, quorum 1\n" in progress
+    assert "writes, 4 clients, quorum 1\n" in progress
 
 
 def test_a_real_cluster_is_measured(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from retinue.lab.checker import FIXED_LEADER, STRONG_ONLY
 from retinue.lab.experiments.contract import Settings, Table
 from retinue.lab.history import Operation, load_history
 from retinue.lab.judging.diagnosis import Facts, counted, diagnose
-from retinue.lab.judging.replica_facts import plain_facts, written_once
+from retinue.lab.judging.replica_facts import known_from, plain_facts
 from retinue.lab.judging.settling import Settled, Watch, settle
 from retinue.lab.judging.verdicts import Judgement, judge
 from retinue.lab.reports.text import print_lines, print_table
@@ -47,11 +47,11 @@ class Findings(msgspec.Struct, frozen=True):
     def sentences(self) -> list[str]:
         """All that is wrong, one sentence each; nodes that do not answer are not among them."""
         lost = [str(loss) for loss in self.judgement.lost] if self.judgement else []
-        once = written_once(self.history)
+        known = known_from(self.history, self.settled)
         facts = Facts(
-            nodes=tuple(plain_facts(self.settled, once)),
+            nodes=tuple(plain_facts(self.settled, known)),
             settled_s=self.settled.quiet_ms / 1000,
-            once=len(once),
+            once=len(known.once),
             versions=self.versions,
             lost=tuple(lost),
         )

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from retinue.lab.availability import BIN_MS
 from retinue.lab.experiments.contract import Picture
 from retinue.lab.experiments.faults_sample import BIN, CATCH_UP, EVENT, NODE, OUTAGE, FaultSample
 from retinue.lab.experiments.faults_summary import Course, courses
-from retinue.lab.reports.figures import COLOURS, INK, QUIET, legend, new_axes, new_figure, plain_numbers, title
+from retinue.lab.reports.figures import COLOURS, INK, QUIET, new_axes, new_figure, plain_numbers, title
 from retinue.lab.schedules import REPAIRS, Action
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ MARKS = {
     Action.PROMOTE: ("*", COLOURS[1]),
 }
 """How events look: faults are filled, repairs are hollow."""
+
+DIFFERENCES = (
+    ("missing", "missing: it never came", COLOURS[3], "white"),
+    ("outdated", "another value than the leader's", COLOURS[1], INK),
+    ("undeleted", "deleted at the leader, still there", COLOURS[0], "white"),
+)
+"""How a replica can differ, with the colour of the bar and of the number in it; neighbours also differ in grey."""
+
+SMALLEST_WITH_NUMBER = 0.04
+"""A part of a bar that is narrower than this share of the longest one has no room for its number."""
 
 AVAILABLE = LinearSegmentedColormap.from_list("available", ["#7a2b00", COLOURS[3], "#f4d9c6", "#eef4f9"])
 """From nothing committed (dark) to everything (nearly white): the darker, the worse, also in grey."""
@@ -230,29 +241,37 @@ def _times(samples: Sequence[FaultSample]) -> Picture:
 
 
 def _differences(samples: Sequence[FaultSample]) -> Picture:
-    nodes = sorted({sample.node for sample in samples if sample.sort == NODE})
-    kinds = (
-        ("missing", "missing", COLOURS[3], "///"),
-        ("outdated", "another value", COLOURS[1], ""),
-        ("undeleted", "deleted, but there", COLOURS[0], "xxx"),
-    )
-    figure = new_figure(8.0, 1.8 + 0.5 * len(nodes))
-    axes = new_axes(figure, "keys that differ from the leader's")
-    left = [0.0] * len(nodes)
-    for kind, label, colour, hatch in kinds:
-        widths = [
-            float(sum(getattr(sample, kind) for sample in samples if sample.sort == NODE and sample.node == node))
-            for node in nodes
-        ]
-        axes.barh(
-            nodes, widths, 0.6, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5, label=label
+    seen = [sample for sample in samples if sample.sort == NODE]
+    nodes = sorted({sample.node for sample in seen})
+    counts = {
+        kind: [sum(getattr(sample, kind) for sample in seen if sample.node == node) for node in nodes]
+        for kind, *_ in DIFFERENCES
+    }
+    totals = [sum(row) for row in zip(*counts.values(), strict=True)]
+    figure = new_figure(9.0, 1.9 + 0.48 * len(nodes))
+    axes = new_axes(figure, "keys")
+    left = [0] * len(nodes)
+    for kind, label, colour, text_colour in DIFFERENCES:
+        if not any(counts[kind]):
+            continue
+        axes.barh(nodes, counts[kind], 0.68, left=left, color=colour, edgecolor="white", linewidth=1.5, label=label)
+        for row, count in enumerate(counts[kind]):
+            if count > SMALLEST_WITH_NUMBER * max(totals):
+                middle = left[row] + count / 2
+                axes.text(middle, row, f"{count:,}", ha="center", va="center", color=text_colour, fontsize=10.5)
+        left = [one + other for one, other in zip(left, counts[kind], strict=True)]
+    for row, total in enumerate(totals):
+        axes.annotate(
+            f"{total:,}", (total, row), (6, 0), textcoords="offset points", va="center", color=INK, fontweight="bold"
         )
-        left = [one + other for one, other in zip(left, widths, strict=True)]
     axes.invert_yaxis()
+    axes.set_xlim(0, 1.06 * max(totals))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(visible=True, axis="x", color="#e4e4e4")
     axes.grid(visible=False, axis="y")
-    title(axes, "Replicas that differ for good")
-    legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+    axes.tick_params(axis="y", length=0)
+    title(axes, "Keys on which followers differ from the leader for good")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=INK)
     return Picture(
         "differences",
         "Keys on which a follower does not agree with the leader when nothing changes any more. In a correct system "

@@ -18,7 +18,7 @@ from retinue.lab.clients import Client, Habits, Records, habits_of, keep_busy
 from retinue.lab.experiments.faults_sample import FaultSample, FaultsSettings, Scribe
 from retinue.lab.experiments.faults_verdict import closing_samples
 from retinue.lab.history import Operation
-from retinue.lab.judging.replica_facts import node_facts, written_once
+from retinue.lab.judging.replica_facts import known_from, node_facts
 from retinue.lab.judging.settling import POLL_S, Settled, Watch, leader_of, settle
 from retinue.lab.targets.contract import Target
 
@@ -78,11 +78,9 @@ class Probes:
         scribe = Scribe(NAME, settings.quorum)
         self.samples += [scribe.bin(found) for found in bins(self.records.attempts, begun_ms, ended_ms)]
         self.samples += scribe.answers(self.records.attempts)
-        issued, once = self._issued(last), written_once(self.records.history)
+        known = known_from(self.records.history, last, settings.quorum)._replace(issued=self._issued(last))
         self.silent = last.silent
-        facts = [
-            node_facts(node, differences, self._watch, issued, once) for node, differences in last.differences.items()
-        ]
+        facts = [node_facts(node, found, known, self._watch) for node, found in last.differences.items()]
         self.samples += closing_samples(scribe, self.records.history, last, FIXED_LEADER, self._target, facts)
 
     async def _keep_watching(self) -> None:

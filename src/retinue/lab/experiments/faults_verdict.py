@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from retinue.lab.experiments.faults_sample import BROKEN, LOSS, VERDICT, FaultSample, Scribe
 from retinue.lab.history import Level, Operation, Outcome
 from retinue.lab.judging.diagnosis import NodeFacts
-from retinue.lab.judging.replica_facts import few_copies, plain_facts, written_once
+from retinue.lab.judging.replica_facts import few_copies, known_from, plain_facts
 from retinue.lab.judging.settling import Settled
 from retinue.lab.judging.verdicts import judge
 from retinue.lab.targets.contract import Target
@@ -26,7 +26,8 @@ def closing_samples(
 ) -> Iterator[FaultSample]:
     """Judge the history against the final state. `facts`: what is known of the nodes beyond their differences."""
     judgement = judge(history, settled.dumps.get(settled.leader), target.now_ms(), levels)
-    for each in plain_facts(settled) if facts is None else facts:
+    known = known_from(history, settled, scribe.quorum)
+    for each in plain_facts(settled, known) if facts is None else facts:
         yield scribe.node(each)
     for loss in judgement.lost[:MOST_SENTENCES]:
         yield scribe.sentence(LOSS, str(loss))
@@ -45,7 +46,7 @@ def closing_samples(
         refused=sum(op.outcome in (Outcome.FAILED, Outcome.CONDITION_FAILED) for op in writes),
         unknown=sum(op.outcome is Outcome.UNKNOWN for op in writes),
         operations=len(history),
-        once=len(written_once(history)),
+        once=len(known.once),
         undecided=judgement.undecided,
         few_copies=few_copies(history, settled, scribe.quorum) if scribe.quorum else 0,
         linearizable={True: "yes", False: "no", None: "undecided"}[judgement.linearizable],

@@ -2,12 +2,15 @@
 
 Closed loop: each client sends its next request when the last is answered, so more clients mean more load until the
 machine is busy. Open loop: requests come at a fixed rate whatever happens, so above the capacity a queue grows.
+
+In the simulator computing takes no time, so nothing is ever busy: what is left is concurrency against delay.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -28,14 +31,18 @@ from retinue.lab.experiments.preparing import (
     simulate_network,
     some_quorums,
 )
+from retinue.lab.judging.diagnosis import counted
 from retinue.lab.loads import Put, closed_loop, open_loop
-from retinue.lab.targets.contract import Outcome, Target, Unsuitable
+from retinue.lab.targets.contract import Outcome, Target
 
 KEYS = 100
 WARM_UP_S = 0.3
 MAX_CLIENTS = 4096
 # A run at a fixed rate keeps at most about this many answers for its quantiles.
 MAX_OPEN_LOOP_WRITES = 200_000
+# On virtual time a measurement ends after so many requests, but a few of each client: each costs us real time there.
+MAX_VIRTUAL_REQUESTS = 1000
+VIRTUAL_REQUESTS_PER_CLIENT = 8
 
 CLOSED, OPEN = "closed", "open"
 WRITE, READ = "write", "read"
@@ -89,23 +96,24 @@ class LoadSample(msgspec.Struct, frozen=True, kw_only=True):
 
     `clients` is 0 in the open loop, `rate_per_s` 0 in the closed one, `quorum` 0 for reads, which need none. Latencies
     are of the `count` requests that succeeded, NaN-free: 0 without any; those of the open loop count from the intended
-    start. `client_cpu`: what share of one processor the load generator itself used.
+    start. `client_cpu`: what share of one processor the load generator itself used; 0 on virtual time (`virtual`).
     """
 
     mode: str
     kind: str
     quorum: int
-    clients: int
-    rate_per_s: float
-    duration_s: float
-    count: int
-    failures: int
-    mean_ms: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    max_ms: float
-    client_cpu: float
+    clients: int = 0
+    rate_per_s: float = 0.0
+    duration_s: float = 0.0
+    count: int = 0
+    failures: int = 0
+    mean_ms: float = 0.0
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    p99_ms: float = 0.0
+    max_ms: float = 0.0
+    client_cpu: float = 0.0
+    virtual: bool = False
 
     @property
     def per_second(self) -> float:
@@ -124,11 +132,10 @@ class Throughput(Experiment[ThroughputSettings, LoadSample]):
 
     async def run(self, target: Target, settings: ThroughputSettings) -> AsyncIterator[Step | LoadSample | Attachment]:
         """Measure writes at each quorum, reads, then writes at fixed rates."""
-        if target.abilities.virtual:
-            raise Unsuitable("Throughput cannot be measured in the simulator, where computing takes no time.")
         check_target(target, settings.chosen_quorums, "--quorums")
         await simulate_network(target, settings)
         requests = _Requests(target, settings)
+        meter = _Meter(target, settings)
         await requests.fill()
         total = (len(settings.chosen_quorums) + 1) * len(settings.clients) + len(settings.fractions)
         done, capacity = 0, 0.0
@@ -137,9 +144,9 @@ class Throughput(Experiment[ThroughputSettings, LoadSample]):
                 await choose_quorum(target, quorum)
             kind, request = (WRITE, requests.write) if quorum else (READ, requests.read)
             for clients in settings.clients:
-                yield Step(done, total, f"{kind}s, {clients} clients" + (f", quorum {quorum}" if quorum else ""))
-                await _run_clients(request, clients, WARM_UP_S)
-                sample = await _closed(request, settings, kind, quorum, clients)
+                at_quorum = f", quorum {quorum}" if quorum else ""
+                yield Step(done, total, f"{kind}s, {counted(clients, 'client')}{at_quorum}")
+                sample = await meter.closed(request, kind, quorum, clients)
                 if quorum == settings.open_quorum:
                     capacity = max(capacity, sample.per_second)
                 yield sample
@@ -147,8 +154,8 @@ class Throughput(Experiment[ThroughputSettings, LoadSample]):
         if capacity > 0:
             await choose_quorum(target, settings.open_quorum)
             for fraction in settings.fractions:
-                yield Step(done, total, f"writes at {fraction:.0%} of the capacity")
-                yield await _open(target, requests, settings, fraction * capacity)
+                yield Step(done, total, f"writes at {fraction:.0%} of the highest rate")
+                yield await meter.open(requests, fraction * capacity)
                 done += 1
         yield Step(total, total, "done")
 
@@ -166,7 +173,8 @@ class _Requests:
 
     def __init__(self, target: Target, settings: ThroughputSettings) -> None:
         self._target = target
-        fresh = uuid.uuid4().hex[:8]
+        # The keys of an earlier run would change nothing; in the simulator there is none, and runs shall be equal.
+        fresh = "simulated" if target.abilities.virtual else uuid.uuid4().hex[:8]
         self.puts = [Put(f"lab-{fresh}-{number}", "x" * settings.value_bytes) for number in range(KEYS)]
         self._writing = itertools.cycle(self.puts)
         self._reading = itertools.cycle(self.puts)
@@ -190,16 +198,71 @@ class _Requests:
         return seen.ended_ms - seen.begun_ms, seen.answered
 
 
-async def _run_clients(request: Request, clients: int, duration_s: float) -> tuple[list[float], int]:
-    """Latencies in ms, and failures, of so many clients that send for so long."""
+class _Meter:
+    """Takes the measurements; on virtual time each is bounded by a number of requests, too."""
+
+    def __init__(self, target: Target, settings: ThroughputSettings) -> None:
+        self._target = target
+        self._settings = settings
+        self._virtual = target.abilities.virtual
+
+    async def closed(self, request: Request, kind: str, quorum: int, clients: int) -> LoadSample:
+        """Let so many clients send, each its next request when the last is answered."""
+        most = math.inf
+        if self._virtual:
+            most = max(MAX_VIRTUAL_REQUESTS, clients * VIRTUAL_REQUESTS_PER_CLIENT)
+        else:
+            await _run_clients(request, clients, WARM_UP_S, math.inf)
+        begun_ms, cpu_s = self._target.now_ms(), time.process_time()
+        latencies_ms, failures = await _run_clients(request, clients, self._settings.duration_s, most)
+        known = LoadSample(mode=CLOSED, kind=kind, quorum=quorum, clients=clients, failures=failures)
+        return self._sample(known, latencies_ms, begun_ms, cpu_s)
+
+    async def open(self, requests: _Requests, rate_per_s: float) -> LoadSample:
+        """Write at a fixed rate."""
+        most = MAX_VIRTUAL_REQUESTS if self._virtual else MAX_OPEN_LOOP_WRITES
+        count = min(max(1, round(rate_per_s * self._settings.duration_s)), most)
+        puts = [requests.puts[number % KEYS] for number in range(count)]
+        latencies_ms: list[float] = []
+        begun_ms, cpu_s = self._target.now_ms(), time.process_time()
+        async with aclosing(open_loop(self._target, puts, rate_per_s)) as answers:
+            async for _, written in answers:
+                if written.outcome is Outcome.COMMITTED:
+                    latencies_ms.append(written.latency_ms)
+        quorum, failures = self._settings.open_quorum, count - len(latencies_ms)
+        known = LoadSample(mode=OPEN, kind=WRITE, quorum=quorum, rate_per_s=round(rate_per_s, 2), failures=failures)
+        return self._sample(known, latencies_ms, begun_ms, cpu_s)
+
+    def _sample(self, known: LoadSample, latencies_ms: list[float], begun_ms: float, cpu_s: float) -> LoadSample:
+        """What was measured since `begun_ms` on the target's clock and `cpu_s` of processor time."""
+        duration_s, cpu_s = (self._target.now_ms() - begun_ms) / 1000, time.process_time() - cpu_s
+        found = np.array(latencies_ms or [0.0])
+        p50_ms, p95_ms, p99_ms = (round(float(value), 4) for value in np.quantile(found, (0.5, 0.95, 0.99)))
+        return msgspec.structs.replace(
+            known,
+            duration_s=round(duration_s, 6),
+            count=len(latencies_ms),
+            mean_ms=round(float(found.mean()), 4),
+            p50_ms=p50_ms,
+            p95_ms=p95_ms,
+            p99_ms=p99_ms,
+            max_ms=round(float(found.max()), 4),
+            client_cpu=0.0 if self._virtual else round(cpu_s / duration_s, 3),
+            virtual=self._virtual,
+        )
+
+
+async def _run_clients(request: Request, clients: int, duration_s: float, most: float) -> tuple[list[float], int]:
+    """Latencies in ms, and failures, of so many clients that send for so long, but not more than `most` requests."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + duration_s
     latencies_ms: list[float] = []
-    failures = 0
+    sent = failures = 0
 
     async def client() -> None:
-        nonlocal failures
-        while loop.time() < until_s:
+        nonlocal sent, failures
+        while loop.time() < until_s and sent < most:
+            sent += 1
             latency_ms, succeeded = await request()
             if succeeded:
                 latencies_ms.append(latency_ms)
@@ -208,66 +271,3 @@ async def _run_clients(request: Request, clients: int, duration_s: float) -> tup
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return latencies_ms, failures
-
-
-async def _closed(request: Request, settings: ThroughputSettings, kind: str, quorum: int, clients: int) -> LoadSample:
-    begun_s, cpu_s = time.perf_counter(), time.process_time()
-    latencies_ms, failures = await _run_clients(request, clients, settings.duration_s)
-    return _sample(
-        CLOSED,
-        kind,
-        quorum,
-        latencies_ms,
-        failures,
-        time.perf_counter() - begun_s,
-        time.process_time() - cpu_s,
-        clients=clients,
-    )
-
-
-async def _open(target: Target, requests: _Requests, settings: ThroughputSettings, rate_per_s: float) -> LoadSample:
-    count = min(max(1, round(rate_per_s * settings.duration_s)), MAX_OPEN_LOOP_WRITES)
-    puts = [requests.puts[number % KEYS] for number in range(count)]
-    latencies_ms: list[float] = []
-    failures = 0
-    begun_s, cpu_s = time.perf_counter(), time.process_time()
-    async with aclosing(open_loop(target, puts, rate_per_s)) as answers:
-        async for _, written in answers:
-            if written.outcome is Outcome.COMMITTED:
-                latencies_ms.append(written.latency_ms)
-            else:
-                failures += 1
-    spent_s, cpu_s = time.perf_counter() - begun_s, time.process_time() - cpu_s
-    return _sample(OPEN, WRITE, settings.open_quorum, latencies_ms, failures, spent_s, cpu_s, rate_per_s=rate_per_s)
-
-
-def _sample(
-    mode: str,
-    kind: str,
-    quorum: int,
-    latencies_ms: list[float],
-    failures: int,
-    duration_s: float,
-    cpu_s: float,
-    *,
-    clients: int = 0,
-    rate_per_s: float = 0.0,
-) -> LoadSample:
-    found = np.array(latencies_ms or [0.0])
-    p50_ms, p95_ms, p99_ms = (round(float(value), 4) for value in np.quantile(found, (0.5, 0.95, 0.99)))
-    return LoadSample(
-        mode=mode,
-        kind=kind,
-        quorum=quorum,
-        clients=clients,
-        rate_per_s=round(rate_per_s, 2),
-        duration_s=round(duration_s, 4),
-        count=len(latencies_ms),
-        failures=failures,
-        mean_ms=round(float(found.mean()), 4),
-        p50_ms=p50_ms,
-        p95_ms=p95_ms,
-        p99_ms=p99_ms,
-        max_ms=round(float(found.max()), 4),
-        client_cpu=round(cpu_s / duration_s, 3),
-    )

@@ -43,11 +43,10 @@ class NamedFault(msgspec.Struct, frozen=True):
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What one follower lacked or had against the leader once nothing changed any more: numbers of keys.
 
-    `missing`: the leader has the key, the follower never had it. `missing_once`: of those, written only once.
-    `outdated`: it has another value than the leader.
-    `went_back`: of those, seen with the newer value before the older one. `undeleted`: the leader deleted the key, the
-    follower still has it. `came_back`: of those, seen without the key before. The last three
-    name a few of those keys.
+    `missing`: the leader has the key, and nothing suggests that the follower ever had it. `missing_once`: of those,
+    written only once. `outdated`: it has another value than the leader, or none any more. `went_back`: of those, known
+    to have had the newer value before the older one. `undeleted`: the leader deleted the key, the follower has it.
+    `came_back`: of those, known to have been without the key before. The last three name a few of those keys.
     """
 
     node: str
@@ -145,7 +144,7 @@ def _undeleted(facts: Facts) -> NamedFault | None:
         return NamedFault(
             RESURRECTED,
             f"followers hold {copies} ({_listed(by_node)}){_such_as(facts, 'undeleted_keys')}; {came_back} of "
-            "them were seen to go and come back",
+            "them had gone before, and came back",
             "a put that was slower than the delete after it was applied last, because nothing puts them in order",
             "give every write a version, keep the version of a delete too, and ignore what is older",
         )
@@ -169,7 +168,7 @@ def _outdated(facts: Facts) -> NamedFault | None:
     if went_back:
         return NamedFault(
             LAST_ARRIVAL,
-            f"{seen}; {went_back} of them were seen to have the newer value and to go back to the older one",
+            f"{seen}; {went_back} of them had the newer value before, and went back to an older one",
             "each follower keeps what arrives last, and simulated delays change the order",
             "give every write a version at the leader, and let a follower ignore what is older than what it has",
         )
