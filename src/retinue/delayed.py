@@ -18,7 +18,7 @@ from retinue.core.messages import Append
 from retinue.deadlines import DeadlineTimer
 from retinue.frames import append_frames, encode_entry, encode_frame
 from retinue.links import Link
-from retinue.network import Network
+from retinue.network import Conditions, Network
 
 # What an entry that waits takes beside its bytes: heap slot, tuples, object headers.
 WAITING_ENTRY_BYTES = 300
@@ -60,7 +60,7 @@ class DelayedEntries:
             conditions = self._network.conditions(link.peer)
             if conditions.active and not conditions.cut:
                 delayed |= conditions.delayed
-                delays_ms[link.peer] = self._simulate(link, head, entries, now_s, copies)
+                delays_ms[link.peer] = self._simulate(link, conditions, head, entries, now_s, copies)
         # All at once, for setting the timer is a system call.
         self._timer.schedule(copies)
         return delays_ms if delayed else None
@@ -76,16 +76,23 @@ class DelayedEntries:
         self._timer.close()
 
     def _simulate(
-        self, link: Link, head: Append, entries: list[msgspec.Raw], now_s: float, copies: list[tuple[float, _Copy]]
+        self,
+        link: Link,
+        conditions: Conditions,
+        head: Append,
+        entries: list[msgspec.Raw],
+        now_s: float,
+        copies: list[tuple[float, _Copy]],
     ) -> list[float]:
         """Draw the delays of these entries on one link; those that wait are added to `copies`."""
-        network, peer = self._network, link.peer
-        drawn_ms = [network.draw_delay_ms(peer) for _ in entries]
-        arriving = [copy for copy in zip(drawn_ms, entries, strict=True) if not network.lost(peer)]
-        if not network.conditions(peer).delayed:
+        network, peer, in_order = self._network, link.peer, conditions.in_order
+        drawn_ms = network.draw_delays_ms(peer, len(entries))
+        arriving = list(zip(drawn_ms, entries, strict=True))
+        if conditions.loss:
+            arriving = [copy for copy in arriving if not network.lost(peer)]
+        if not conditions.delayed:
             _enqueue(link, head, [entry for _, entry in arriving])
             return drawn_ms
-        in_order = network.conditions(peer).in_order
         before = len(copies)
         for delay_ms, entry in arriving:
             if not link.reserve(len(entry) + WAITING_ENTRY_BYTES):
@@ -103,9 +110,13 @@ class DelayedEntries:
             copy.link.delayed_bytes -= len(copy.entry) + WAITING_ENTRY_BYTES
             together.setdefault((copy.link, copy.head.epoch, copy.head.start), []).append(copy)
         for (link, _, _), group in together.items():
-            latest = max((copy.head for copy in group), key=lambda head: head.commit)
+            latest = group[0].head if len(group) == 1 else max([copy.head for copy in group], key=_commit_of)
             _enqueue(link, latest, [copy.entry for copy in group])
         self._flush()
+
+
+def _commit_of(head: Append) -> int:
+    return head.commit
 
 
 def _enqueue(link: Link, head: Append, entries: list[msgspec.Raw]) -> None:

@@ -152,8 +152,15 @@ class Network:
 
     def draw_delay_ms(self, peer: str) -> float:
         """The delay of the next entry to `peer`, in milliseconds; 0 where none is simulated, without a draw."""
+        return self.draw_delays_ms(peer, 1)[0]
+
+    def draw_delays_ms(self, peer: str, count: int) -> list[float]:
+        """The delays of the next `count` entries to `peer`; see `draw_delay_ms`."""
         conditions = self.conditions(peer)
-        return conditions.quantile(self._dice_of(peer).delay.random()) if conditions.max_ms > 0 else 0.0
+        if conditions.max_ms == 0:
+            return [0.0] * count
+        draw, quantile = self._dice_of(peer).delay.random, conditions.quantile
+        return [quantile(draw()) for _ in range(count)]
 
     def lost(self, peer: str) -> bool:
         """Whether the next message to `peer` is lost; drawn only where there is a loss."""

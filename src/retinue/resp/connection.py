@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
-from retinue.core.messages import Change, Encoding, Kind, Write
+from retinue.core.messages import Change, Kind, Write
 from retinue.resp.arguments import KEY_LIMIT_BYTES
 from retinue.resp.changing import Steps
 from retinue.resp.client import Client
@@ -37,8 +37,8 @@ QUEUE_LIMIT = 4096
 # What commands are under way; all of them are of one kind.
 _PLAIN, _CHANGING, _ALONE = 1, 2, 3
 
-_PUT, _RAW = Kind.PUT, Encoding.RAW
-_NO_EXPIRY = 0
+# As a plain number, for it is compared and encoded with every entry.
+_PUT = int(Kind.PUT)
 
 
 class Connection(asyncio.Protocol, Client):
@@ -59,9 +59,10 @@ class Connection(asyncio.Protocol, Client):
         self.out: list[bytes] = []
         self.out_bytes = 0
         self.dirty = False
+        self._taking = False
         self.closed = False
         self.paused_at_s: float | None = None
-        self.deadline = 0.0
+        self._deadline = 0.0
         self._reading = True
         self._ended_input = False
         self._refusal = b""
@@ -95,11 +96,17 @@ class Connection(asyncio.Protocol, Client):
         """Take what has come."""
         if self.ending or self.closed:
             return
+        marked = self.dirty
+        self._taking = True
         commands = self.parser.feed(data)
         if commands:
             self.run(commands)
         if self.parser.error:
             self._refuse(self.parser.error)
+        self._taking = False
+        if self.dirty and not marked:
+            # What could be answered at once need not wait for the end of the turn.
+            self.flush()
         if len(self.slots) + len(self.backlog) > QUEUE_LIMIT:
             self._stop_reading()
 
@@ -119,6 +126,13 @@ class Connection(asyncio.Protocol, Client):
         self.paused_at_s = None
         self.mark()
 
+    @property
+    def deadline(self) -> float:
+        """The deadline of the commands that begin now, in ms of the driver's clock; the same for all of a pipeline."""
+        if not self._deadline:
+            self._deadline = self.door.deadline()
+        return self._deadline
+
     def _stop_reading(self) -> None:
         if self._reading and not self.transport.is_closing():
             self._reading = False
@@ -133,7 +147,7 @@ class Connection(asyncio.Protocol, Client):
 
     def run(self, commands: list[list[bytes]]) -> None:
         """Begin these commands, or keep them until they may begin."""
-        self.deadline = self.door.deadline()
+        self._deadline = 0.0
         self.overloaded = len(self.waiting) >= self.door.settings.max_pending_writes
         backlog, begin = self.backlog, self.begin
         for arguments in commands:
@@ -164,7 +178,7 @@ class Connection(asyncio.Protocol, Client):
         self.under_way = _PLAIN
         slot = PlainSlot(self)
         slots.append(slot)
-        deadline = self.deadline
+        deadline = self._deadline or self.deadline
         token = self.waiting.enter(slot, deadline)
         self.propose(Write(token, (Change(_PUT, key, value),), deadline))
         return True
@@ -288,7 +302,8 @@ class Connection(asyncio.Protocol, Client):
         """There is something to do at the end of this turn of the event loop."""
         if not self.dirty and not self.closed:
             self.dirty = True
-            self.door.mark(self)
+            if not self._taking:
+                self.door.mark(self)
 
     def flush(self) -> None:
         """Send the replies whose turn it is, and go on with what waited for them."""
@@ -331,7 +346,7 @@ class Connection(asyncio.Protocol, Client):
             self.transport.abort()
 
     def _go_on(self) -> None:
-        self.deadline = self.door.deadline()
+        self._deadline = 0.0
         self.overloaded = len(self.waiting) >= self.door.settings.max_pending_writes
         backlog = self.backlog
         while backlog and self.begin(backlog[0]):
