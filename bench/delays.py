@@ -119,8 +119,8 @@ class _Run(Run):
         super().__init__(self._request, until_s=begun_s + seconds * (1 + WARM_UP_SHARE))
         self.from_s = begun_s + seconds * WARM_UP_SHARE
         self.template = (
-            b"PUT /kv/key%%d-%%d HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: 113\r\n\r\n%s"
-            % (host.encode(), b'{"value":"%s"}' % (b"v" * 101))
+            b"PUT /kv/key%%d-%%d HTTP/1.1\r\nHost: %s\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n%s"
+            % (host.encode(), b"v" * 100)
         )
         self.pause_s = pause_s
         self.bodies: list[bytes] = []
