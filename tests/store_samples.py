@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from retinue.core.messages import (
@@ -12,9 +13,7 @@ from retinue.core.messages import (
     Entry,
     Image,
     Kind,
-    SaveEntries,
-    SaveEpoch,
-    SaveState,
+    Save,
     encode_changes,
 )
 from retinue.store import Store
@@ -32,6 +31,10 @@ def numbers(count: int) -> list[Entry]:
     return [put(version, f"key{version}", b"%d" % version) for version in range(1, count + 1)]
 
 
+def puts(first: int, count: int, value: bytes = b"v", *, epoch: int = 1) -> list[Entry]:
+    return [put(version, f"key{version}", value, epoch=epoch) for version in range(first, first + count)]
+
+
 def parts(count: int) -> tuple[Change, ...]:
     return tuple(Change(Kind.PUT, f"part{part}", b"%d" % part) for part in range(count))
 
@@ -42,7 +45,7 @@ def load(directory: Path, member: str = "", synchronous: str = "FULL") -> Image:
         return store.load()
 
 
-def write(directory: Path, *saves: SaveEntries | SaveState | SaveEpoch) -> None:
+def write(directory: Path, *saves: Save) -> None:
     """Commit these saves; closed cleanly."""
     with closing(Store(directory)) as store:
         store.load()
@@ -53,3 +56,22 @@ def tamper(directory: Path, sql: str, *parameters: object) -> None:
     """Change a closed store behind its back."""
     with closing(sqlite3.connect(directory / "retinue.db")) as db, db:
         assert db.execute(sql, parameters).rowcount != 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where entries lie: versions of single rows, (first version, count) of runs, versions that are marked as dead."""
+
+    rows: list[int]
+    runs: list[tuple[int, int]]
+    dead: list[int]
+
+
+def layout(directory: Path) -> Layout:
+    """Where the entries of a store lie; a person's look at it, also while it is open."""
+    with closing(sqlite3.connect(directory / "retinue.db")) as db:
+        return Layout(
+            [version for (version,) in db.execute("SELECT DISTINCT slot / 1024 FROM entries ORDER BY slot")],
+            db.execute("SELECT first, count FROM runs ORDER BY first").fetchall(),
+            [version for (version,) in db.execute("SELECT version FROM dead ORDER BY version")],
+        )

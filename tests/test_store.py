@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -28,7 +29,8 @@ from retinue.core.messages import (
     SaveState,
 )
 from retinue.store import Store
-from tests.store_samples import batch, numbers, parts, put
+from retinue.store_log import RUN_ENTRIES_MIN
+from tests.store_samples import batch, layout, numbers, parts, put
 
 EVERYWHERE = 1 << 40
 """A floor above every version: anything may have been compacted."""
@@ -190,7 +192,7 @@ def test_memory_needs_no_sync() -> None:
 
 # --- against a model ---
 
-VERSIONS = st.integers(1, 12)
+VERSIONS = st.integers(1, 40)
 KEYS = st.sampled_from(["a", "b", "c"])
 VALUES = st.sampled_from([b"", b"x", b"\xff", b"\0", "\u00e4".encode()])
 CHANGES = st.builds(Change, st.sampled_from([int(Kind.PUT), int(Kind.DELETE)]), KEYS, VALUES, st.sampled_from([0, 1]))
@@ -202,6 +204,16 @@ BATCHES = st.builds(
     st.lists(CHANGES, min_size=1, max_size=4),
 )
 ENTRIES = st.lists(SINGLES | BATCHES, max_size=6, unique_by=lambda entry: entry.version)
+GROUPS = st.builds(
+    lambda first, epoch, changes: [
+        Entry(first + index, epoch, change.kind, change.key, change.value, change.encoding)
+        for index, change in enumerate(changes)
+    ],
+    st.integers(1, 30),
+    st.integers(1, 3),
+    st.lists(CHANGES, min_size=RUN_ENTRIES_MIN, max_size=RUN_ENTRIES_MIN + 8),
+)
+"""Consecutive puts and deletes: what becomes a run."""
 
 
 class AgainstADict(RuleBasedStateMachine):
@@ -216,7 +228,7 @@ class AgainstADict(RuleBasedStateMachine):
         self.hard = HardState(self.store.load().hard.node_id, floor=EVERYWHERE)
         self.store.commit([SaveState(self.hard)])
 
-    @rule(entries=ENTRIES, removed=st.lists(VERSIONS, max_size=2), promised=st.integers(0, 9))
+    @rule(entries=ENTRIES | GROUPS, removed=st.lists(VERSIONS, max_size=2), promised=st.integers(0, 9))
     def save(self, entries: list[Entry], removed: list[int], promised: int) -> None:
         self.hard = HardState(self.hard.node_id, promised=promised, floor=EVERYWHERE)
         self.store.commit([SaveEntries(entries, removed), SaveState(self.hard)])
@@ -224,9 +236,20 @@ class AgainstADict(RuleBasedStateMachine):
             self.model.pop(version, None)
         self.model.update({entry.version: entry for entry in entries})
 
-    @rule(version=VERSIONS, part=st.integers(0, 3))
-    def compact(self, version: int, part: int) -> None:
-        self.store.commit([Compact([(version, part)])])
+    @rule(dead=st.lists(st.tuples(VERSIONS, st.integers(0, 3)), max_size=3))
+    def compact(self, dead: list[tuple[int, int]]) -> None:
+        self.store.commit([Compact(dead)])
+        for version, part in dead:
+            self.forget(version, part)
+
+    @rule(first=VERSIONS, count=st.integers(1, 20), spared=st.integers(1, 60))
+    def compact_a_stretch(self, first: int, count: int, spared: int) -> None:
+        dead = [(version, 0) for version in range(first, first + count) if version != spared]
+        self.store.commit([Compact(dead[:2]), Compact(dead[2:])])
+        for version, part in dead:
+            self.forget(version, part)
+
+    def forget(self, version: int, part: int) -> None:
         entry = self.model.get(version)
         if entry is None or (entry.kind != Kind.BATCH and part > 0):
             return
@@ -238,7 +261,7 @@ class AgainstADict(RuleBasedStateMachine):
         else:
             self.model[version] = batch(version, *changes, epoch=entry.epoch, request_id=entry.request_id)
 
-    @rule(trusted=VERSIONS, entries=ENTRIES)
+    @rule(trusted=VERSIONS, entries=ENTRIES | GROUPS)
     def install(self, trusted: int, entries: list[Entry]) -> None:
         entries = [entry for entry in entries if entry.version <= trusted]
         self.store.commit([Install(trusted, entries)])
@@ -258,7 +281,7 @@ class AgainstADict(RuleBasedStateMachine):
         assert self.store.load().hard == self.hard
         assert self.store.opened.clean == clean
 
-    @rule(after=st.integers(0, 12), upto=st.integers(0, 12), limit=st.integers(1, 4))
+    @rule(after=st.integers(0, 50), upto=st.integers(0, 50), limit=st.integers(1, 12))
     def read(self, after: int, upto: int, limit: int) -> None:
         kept = [entry for version, entry in sorted(self.model.items()) if after < version <= upto]
         assert self.store.read_rows(upto, after, limit) == kept[:limit]
@@ -270,6 +293,25 @@ class AgainstADict(RuleBasedStateMachine):
         image = self.store.load()
         assert image.hard == self.hard
         assert image.entries == [entry for _, entry in sorted(self.model.items())]
+
+    @invariant()
+    def every_version_in_one_place(self) -> None:
+        where = layout(self.directory / str(self.restarts))
+        in_runs = [version for first, count in where.runs for version in range(first, first + count)]
+        assert len({*where.rows, *in_runs}) == len(where.rows) + len(in_runs)
+        assert set(where.dead) <= set(in_runs)
+        assert {*where.rows, *in_runs} - set(where.dead) == self.model.keys()
+
+    @invariant()
+    def people_see_the_same(self) -> None:
+        newest: dict[str, Change] = {}
+        for _, entry in sorted(self.model.items()):
+            newest |= {change.key: change for change in entry.changes() if change.kind != Kind.NOOP}
+        with closing(sqlite3.connect(self.directory / str(self.restarts) / "retinue.db")) as db:
+            shown = [key for (key,) in db.execute("SELECT key FROM kvstore")]
+            logged = [version for (version,) in db.execute("SELECT DISTINCT version FROM log")]
+        assert shown == sorted(key for key, change in newest.items() if change.kind == Kind.PUT)
+        assert logged == sorted(self.model)
 
     def teardown(self) -> None:
         self.store.close()
@@ -286,7 +328,8 @@ TestAgainstADict.settings = settings(
 @given(st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=40), st.text(max_size=4)), min_size=1, max_size=6))
 def test_any_key_and_any_value_come_back(rows: list[tuple[str, bytes, str]]) -> None:
     entries = [put(1 + index, key, value, request_id=name) for index, (key, value, name) in enumerate(rows)]
+    run = [put(101 + index, key, value, request_id=name) for index, (key, value, name) in enumerate(rows * 8)]
     together = batch(99, *(Change(Kind.PUT, key, value, Encoding.JSON) for key, value, _ in rows))
     with closing(Store(None)) as store:
-        store.commit([SaveEntries([*entries, together])])
-        assert store.load().entries == [*entries, together]
+        store.commit([SaveEntries([*entries, together, *run])])
+        assert store.load().entries == [*entries, together, *run]

@@ -5,22 +5,19 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import struct
+import zlib
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from retinue.core.messages import (
-    Entry,
-    HardState,
-    SaveEntries,
-    SaveEpoch,
-    SaveState,
-)
+from retinue.core.messages import Compact, Entry, HardState, Kind, SaveEntries, SaveEpoch, SaveState
 from retinue.errors import DataDirError
 from retinue.store import Store
-from retinue.store_rows import DamagedRow, entries_of, rows_of
-from tests.store_samples import batch, load, parts, put, tamper, write
+from retinue.store_rows import DamagedRow, entries_of, rows_of, text_checksum
+from tests.store_samples import Layout, batch, layout, load, numbers, parts, put, puts, tamper, write
 
 DAMAGED = [
     put(1, "alpha", b"first"),
@@ -140,12 +137,13 @@ def test_damage_is_noticed_while_running(copy: Path) -> None:
             store.read_range(0, 4, 1000)
 
 
+@pytest.mark.parametrize("content", ["good", "good_run"])
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_flipped_bit_anywhere_in_the_file_changes_nothing_or_is_an_error(
-    good: Path, tmp_path: Path, clean: bool
+    request: pytest.FixtureRequest, tmp_path: Path, content: str, clean: bool
 ) -> None:
     source = tmp_path / "source"
-    shutil.copytree(good, source)
+    shutil.copytree(request.getfixturevalue(content), source)
     expected = load(source)
     if not clean:
         tamper(source, "DELETE FROM meta WHERE name = 'clean'")
@@ -164,6 +162,144 @@ def test_a_flipped_bit_anywhere_in_the_file_changes_nothing_or_is_an_error(
             noticed += 1
         shutil.rmtree(directory)
     assert noticed > 20
+
+
+def test_a_schema_that_is_no_text_is_told(copy: Path) -> None:
+    content = (copy / "retinue.db").read_bytes()
+    assert b"CREATE VIEW kvstore" in content
+    (copy / "retinue.db").write_bytes(content.replace(b"CREATE VIEW kvstore", b"CREATE VIE\xcc kvstore"))
+    with pytest.raises(DataDirError, match=r"is damaged \(a name in it is not UTF-8 text\)"):
+        load(copy)
+
+
+# --- runs ---
+
+RUN = [*numbers(10), Entry(11, 1, Kind.DELETE, "key1"), put(12, "bytes", b"\xff")]
+HARD = HardState("me", name="leader", trusted=12, floor=12)
+
+
+@pytest.fixture(scope="module")
+def good_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("run")
+    write(directory, SaveEntries(RUN), SaveEntries(puts(13, 8)), SaveState(HARD))
+    write(directory, Compact([(1, 0), (11, 0)]))
+    assert layout(directory) == Layout([], [(1, 12), (13, 8)], [1, 11])
+    return directory
+
+
+@pytest.fixture
+def run(good_run: Path, tmp_path: Path) -> Path:
+    copied = Path(shutil.copytree(good_run, tmp_path / "run"))
+    tamper(copied, "DELETE FROM meta WHERE name = 'clean'")
+    return copied
+
+
+@pytest.mark.parametrize("first", [1, 13])
+@pytest.mark.parametrize("column", ["first", "count", "epoch", "checksum"])
+@pytest.mark.parametrize("bit", [0, 2, 5, 31, 62])
+def test_a_flipped_bit_in_a_number_of_a_run_is_noticed(run: Path, first: int, column: str, bit: int) -> None:
+    flipped = f"({column} | ?1) - ({column} & ?1)"
+    tamper(run, f"UPDATE OR REPLACE runs SET {column} = {flipped} WHERE first = ?2", 1 << bit, first)
+    with pytest.raises(DataDirError, match=r"retinue\.db is damaged \(version \d+: .* move the data directory away"):
+        load(run)
+
+
+def test_a_flipped_bit_in_the_text_of_a_run_is_noticed(run: Path) -> None:
+    with closing(sqlite3.connect(run / "retinue.db")) as db:
+        [(before,)] = db.execute("SELECT CAST(entries AS BLOB) FROM runs WHERE first = 1")
+    for position in range(0, len(before), 3):
+        flipped = bytearray(before)
+        flipped[position] ^= 1 << position % 8
+        tamper(run, "UPDATE runs SET entries = CAST(? AS TEXT) WHERE first = 1", bytes(flipped))
+        with pytest.raises(DataDirError, match="version 1: the checksum of the run that begins with it is wrong"):
+            load(run)
+
+
+@pytest.mark.parametrize("value", ["text", b"blob", 1.5, "[[1,2]]"])
+@pytest.mark.parametrize("column", ["count", "epoch", "entries", "checksum"])
+def test_a_column_of_a_run_that_became_something_else_is_noticed(run: Path, column: str, value: object) -> None:
+    tamper(run, f"UPDATE runs SET {column} = ? WHERE first = 13", value)
+    with pytest.raises(DataDirError, match="version 13: the checksum of the run that begins with it is wrong"):
+        load(run)
+
+
+@pytest.mark.parametrize("text", [b'[[1,"a","b"]]', b"[[1]]", b"[", b'[[1,"a",7]]'])
+def test_a_run_that_says_something_else_under_a_right_checksum_is_noticed(run: Path, text: bytes) -> None:
+    checksum = zlib.crc32(text, zlib.crc32(struct.pack("<qqq", 13, 8, 1)))
+    tamper(run, "UPDATE runs SET entries = CAST(? AS TEXT), checksum = ? WHERE first = 13", text, checksum)
+    with pytest.raises(DataDirError, match="version 13: the checksum of the run that begins with it is wrong"):
+        load(run)
+
+
+@pytest.mark.parametrize(
+    ("sql", "sentence"),
+    [
+        (
+            "UPDATE dead SET version = 3 WHERE version = 1",
+            "version 3: the checksum of its mark in the table dead is wrong",
+        ),
+        ("UPDATE dead SET version = -1 WHERE version = 1", "version -1: the checksum of its mark"),
+        ("UPDATE dead SET checksum = -3 WHERE version = 1", "version 1: the checksum of its mark in the table dead"),
+        ("UPDATE dead SET checksum = 'x' WHERE version = 11", "version 11: the checksum of its mark in the table dead"),
+        ("INSERT INTO dead VALUES (21, -21)", "version 21: it is marked as dead, and no run has it"),
+        ("INSERT INTO dead VALUES (0, 0)", "version 0: it is marked as dead, and no run has it"),
+        ("INSERT INTO dead VALUES (13, -13)", "version 13: it is missing"),
+        ("DELETE FROM runs WHERE first = 1", "version 1: it is marked as dead, and no run has it"),
+        ("DROP TABLE dead", "no such table: .*dead"),
+    ],
+)
+def test_what_is_missing_or_changed_around_runs_is_noticed(run: Path, sql: str, sentence: str) -> None:
+    tamper(run, "UPDATE meta SET value = ?, checksum = ? WHERE name = 'state'", *state(trusted=20, floor=12))
+    tamper(run, sql)
+    with pytest.raises(DataDirError, match=sentence):
+        load(run)
+
+
+def state(*, trusted: int, floor: int) -> tuple[str, int]:
+    text = msgspec.json.encode(HardState("me", name="leader", trusted=trusted, floor=floor)).decode()
+    return text, text_checksum("state", text)
+
+
+def test_runs_that_overlap_are_noticed(run: Path, tmp_path: Path) -> None:
+    write(tmp_path / "other", SaveEntries(puts(5, 9)))
+    with closing(sqlite3.connect(tmp_path / "other" / "retinue.db")) as db:
+        row = db.execute("SELECT * FROM runs").fetchone()
+    tamper(run, "INSERT INTO runs VALUES (?, ?, ?, ?, ?)", *row)
+    with pytest.raises(DataDirError, match="version 5: it is in two runs"):
+        load(run)
+
+
+@pytest.mark.parametrize("version", [1, 5, 12])
+def test_a_version_in_both_tables_is_noticed(run: Path, version: int) -> None:
+    [row] = rows_of([put(version, "twice")])
+    tamper(run, "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
+    with pytest.raises(DataDirError, match=f"version {version}: it is in a run and in the table entries"):
+        load(run)
+
+
+@pytest.mark.parametrize("sql", ["DELETE FROM runs WHERE first = 13", "DELETE FROM dead WHERE version = 1"])
+def test_a_run_or_mark_that_went_missing_since_a_clean_stop_is_noticed(
+    good_run: Path, tmp_path: Path, sql: str
+) -> None:
+    copied = Path(shutil.copytree(good_run, tmp_path / "copied"))
+    tamper(copied, sql)
+    with pytest.raises(DataDirError, match=r"and was closed with 0 rows, 0 epochs, 2 runs, 2 dead"):
+        load(copied)
+
+
+def test_damage_of_a_run_is_noticed_while_running(run: Path) -> None:
+    with closing(Store(run)) as store:
+        store.load()
+        tamper(run, "UPDATE runs SET entries = replace(entries, 'key5', 'key6') WHERE first = 1")
+        wrong = "version 1: the checksum of the run that begins with it is wrong"
+        with pytest.raises(DataDirError, match=wrong):
+            store.read_range(6, 8, 1000)
+        with pytest.raises(DataDirError, match=wrong):
+            store.read_rows(8, 6, 10)
+        for saves in ([SaveEntries([put(5, "new")])], [Compact([(version, 0) for version in range(1, 13)])]):
+            with pytest.raises(DataDirError, match=wrong):
+                store.commit(saves)
+        assert layout(run) == Layout([], [(1, 12), (13, 8)], [1, 11])
 
 
 def test_rows_out_of_order_are_noticed() -> None:

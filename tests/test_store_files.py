@@ -27,7 +27,7 @@ from retinue.core.messages import (
 from retinue.errors import DataDirError, DiskFull
 from retinue.store import Store
 from retinue.store_files import Connection, connect_sqlite
-from tests.store_samples import batch, load, numbers, parts, put, tamper, write
+from tests.store_samples import batch, load, numbers, parts, put, puts, tamper, write
 
 
 def test_a_file_keeps_everything_over_a_restart(tmp_path: Path) -> None:
@@ -99,6 +99,9 @@ class Deaf:
     def executemany(self, sql: str, parameters: object, /) -> sqlite3.Cursor:
         raise AssertionError("never reached")
 
+    def cursor(self) -> sqlite3.Cursor:
+        return self._db.cursor()
+
     def close(self) -> None:
         self._db.close()
 
@@ -158,8 +161,8 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     load(tmp_path)
-    tamper(tmp_path, "UPDATE meta SET value = '2' WHERE name = 'format'")
-    with pytest.raises(DataDirError, match="has format 2 and this release reads format 1"):
+    tamper(tmp_path, "UPDATE meta SET value = '3' WHERE name = 'format'")
+    with pytest.raises(DataDirError, match="has format 3 and this release reads format 2 and below: start the release"):
         Store(tmp_path)
 
 
@@ -228,11 +231,12 @@ def test_a_disk_that_is_full_at_start_is_told(tmp_path: Path) -> None:
     load(tmp_path)
 
 
-def test_the_write_ahead_log_stays_short(tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", [1, 10])
+def test_the_write_ahead_log_stays_short(tmp_path: Path, group: int) -> None:
     with closing(Store(tmp_path, synchronous="OFF")) as store:
         store.load()
-        for version in range(1, 1501):
-            store.commit([SaveEntries([put(version, "key", bytes(10_000))])])
+        for first in range(1, 1501, group):
+            store.commit([SaveEntries(puts(first, group, bytes([1]) * 10_000))])
         assert (tmp_path / "retinue.db-wal").stat().st_size < 8 << 20
         assert (tmp_path / "retinue.db").stat().st_size > 10 << 20
 

@@ -18,6 +18,7 @@ import pytest
 
 from retinue.core.messages import (
     Change,
+    Compact,
     Entry,
     HardState,
     Image,
@@ -206,6 +207,9 @@ class Adapter:
         except apsw.Error as error:
             raise _as_sqlite3(error) from error
 
+    def cursor(self) -> Adapter:
+        return self
+
     def close(self) -> None:
         self._db.close()
 
@@ -224,23 +228,29 @@ def work(store: Store, draw: random.Random, image: Image) -> Iterator[Image]:
     hard, epochs, entries = image.hard, dict(image.epochs), {entry.version: entry for entry in image.entries}
     for number in range(1, 40):
         newest = max(entries, default=0)
-        versions = [newest + 1 + step for step in range(draw.randrange(1, 6))]
+        versions = [newest + 1 + step for step in range(draw.choice([1, 5, 12, 20]))]
         if entries and draw.random() < 0.3:
             versions.append(draw.choice(sorted(entries)))
-        saved = [_entry(version, number, draw) for version in versions]
+        plain = len(versions) > 6
+        saved = [_entry(version, number, draw, plain) for version in versions]
         removed = [newest] if entries and newest not in versions and draw.random() < 0.1 else []
-        hard = HardState(hard.node_id, name="leader", promised=hard.promised + 1)
+        hard = HardState(hard.node_id, name="leader", promised=hard.promised + 1, floor=1 << 40)
         epochs.setdefault(hard.promised, newest + 1)
         for version in removed:
             del entries[version]
+        dead = [version for version, entry in entries.items() if entry.kind == Kind.PUT and draw.random() < 0.2]
+        for version in dead:
+            del entries[version]
         entries.update({entry.version: entry for entry in saved})
         yield Image(hard, dict(epochs), [entry for _, entry in sorted(entries.items())])
-        store.commit([SaveEntries(saved, removed), SaveEpoch(hard.promised, newest + 1), SaveState(hard)])
+        compact = [Compact([(version, 0) for version in dead])] if dead else []
+        epoch = SaveEpoch(hard.promised, newest + 1)
+        store.commit([SaveEntries([], removed), *compact, SaveEntries(saved), epoch, SaveState(hard)])
 
 
-def _entry(version: int, epoch: int, draw: random.Random) -> Entry:
-    value = draw.randbytes(draw.choice([0, 10, 100, 5000, 300_000]))
-    if draw.random() < 0.3:
+def _entry(version: int, epoch: int, draw: random.Random, plain: bool) -> Entry:
+    value = draw.randbytes(draw.choice([0, 10, 100, 5000] if plain else [0, 10, 100, 5000, 300_000]))
+    if not plain and draw.random() < 0.3:
         changes = tuple(Change(Kind.PUT, f"k{part}", value[: 10 * part]) for part in range(draw.randrange(1, 5)))
         return Entry(version, epoch, Kind.BATCH, "", encode_changes(changes))
     return Entry(version, epoch, Kind.PUT, f"key{version}", value)

@@ -1,7 +1,7 @@
 """The store: what a node must not forget, in one SQLite file.
 
 The core asks for saves; `commit` makes one transaction of them and returns when it is durable. The log and the
-multi-version store are one table, see `store_rows`; reads of clients never come here, they come from memory.
+multi-version store are the same tables, see `store_log`; reads of clients never come here, they come from memory.
 
 Durability is SQLite's write-ahead log with `synchronous=FULL`: one sync per commit. The log is copied into the database
 file (a checkpoint) every 2 MiB by the commit that passes that mark: 1 to 2 ms on the machine this was written on, where
@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,31 +40,16 @@ from retinue.store_files import (
     is_blank,
     storage_error,
 )
-from retinue.store_rows import (
-    APPLICATION_ID,
-    FORMAT,
-    INSERT_ROW,
-    PART_BITS,
-    SCHEMA,
-    SELECT_ROWS,
-    DamagedRow,
-    entries_of,
-    first_slot,
-    last_slot,
-    rows_of,
-    text_checksum,
-    without_gaps,
-)
+from retinue.store_log import StoredLog
+from retinue.store_rows import APPLICATION_ID, FORMAT, LAST_VERSION, SCHEMA, DamagedRow, text_checksum, without_gaps
+from retinue.store_runs import RUNS_SCHEMA
 
 CHECKPOINT_BYTES = 2 << 20
 """How much goes into the write-ahead log between two checkpoints, estimated from what is saved."""
 
 _COMMIT_BYTES = 3 * 4096  # The pages that every commit writes again: the tail of the table, its parent, the state.
 _ROW_BYTES = 64  # A row without key and value, roughly.
-_PAGE_BYTES = 4096
-_LAST_VERSION = (1 << 63 - PART_BITS) - 1
 
-_DELETE_SLOTS = "DELETE FROM entries WHERE slot BETWEEN ? AND ?"
 _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?, ?)"
 _RESERVED = ("clean", "format", "state")
 
@@ -108,6 +93,7 @@ class Store:
                 self._sync_ms = self._directory.measure_sync_ms()
             with self._reading():
                 self._db = connect(str(self._directory.database) if self._directory else ":memory:")
+                self._control = self._db.cursor()  # Kept for what every commit says: a new one each time costs more.
             try:
                 self._open(synchronous, member)
             except BaseException:
@@ -134,18 +120,28 @@ class Store:
                 " directory of this node with the setting data_dir."
             )
         self._clean = self._get("clean")
-        self._transact(lambda: self._execute("DELETE FROM meta WHERE name = 'clean'"))
+        if self._get("format") != str(FORMAT):
+            self._transact(self._upgrade)
+        self._transact(self._execute, "DELETE FROM meta WHERE name = 'clean'")
         with self._reading():
-            newest = self._db.execute("SELECT max(slot) FROM entries").fetchone()[0]
-        self._newest = (newest or 0) >> PART_BITS
+            self._log = StoredLog(self._db)
 
     def _found(self) -> None:
         """Make the tables, and this node's identity."""
         self._execute(f"PRAGMA application_id={APPLICATION_ID}")
-        for statement in SCHEMA:
+        for statement in (*SCHEMA, *RUNS_SCHEMA):
             self._execute(statement)
         self._put("format", str(FORMAT))
         self._put_state(HardState(node_id=uuid.uuid4().hex))
+
+    def _upgrade(self) -> None:
+        """From format 1, which had all entries as single rows: they stay where they are."""
+        for statement in ("DROP VIEW kvstore", "DROP VIEW log", *RUNS_SCHEMA):
+            self._execute(statement)
+        self._put("format", str(FORMAT))
+        if self._clean is not None:
+            self._clean += ", 0 runs, 0 dead"
+            self._put("clean", self._clean)
 
     # --- reading ---
 
@@ -157,10 +153,12 @@ class Store:
                 self._check_structure()
             with self._reading():
                 epochs = dict(self._epochs())
-            rows, mark = self._count()
+            mark = self._mark()
             if self._clean not in (None, mark) and not self._loaded:
                 raise damaged(self._where, f"it has {mark}, and was closed with {self._clean}")
-            entries = list(self._read(0, _LAST_VERSION))
+            entries = list(self._read(0, LAST_VERSION))
+            with self._reading():
+                rows = self._log.count_entries()
             self._loaded = True
         duration_ms = (time.perf_counter() - began) * 1000
         self.opened = OpenReport(self._where, self._fresh, self._clean is not None, rows, duration_ms)
@@ -172,13 +170,12 @@ class Store:
         if problem != "ok":
             raise damaged(self._where, " ".join(problem.split()))
 
-    def _count(self) -> tuple[int, str]:
-        """How many rows there are; and the mark of a clean stop, by which the next start sees that none got lost."""
+    def _mark(self) -> str:
+        """The mark of a clean stop: how much there is, by which the next start sees that nothing got lost."""
         with self._reading():
-            rows, epochs = self._db.execute(
-                "SELECT (SELECT count(*) FROM entries), (SELECT count(*) FROM epochs)"
-            ).fetchone()
-        return rows, f"{rows} rows, {epochs} epochs"
+            rows, runs, dead = self._log.counts()
+            epochs = self._db.execute("SELECT count(*) FROM epochs").fetchone()[0]
+        return f"{rows} rows, {epochs} epochs, {runs} runs, {dead} dead"
 
     def _epochs(self) -> Iterator[tuple[int, int]]:
         for epoch, start, checksum in self._db.execute("SELECT epoch, start, checksum FROM epochs"):
@@ -217,27 +214,22 @@ class Store:
     def _read(self, after: int, upto: int) -> Iterator[Entry]:
         """Entries in order, verified: between the floor and the trusted prefix nothing may be missing."""
         hard, version = self._hard, after
-        cursor = None
         try:
-            cursor = self._db.execute(SELECT_ROWS, (first_slot(after + 1), last_slot(upto)))
-            entries = entries_of(cursor, hard.floor)
-            for entry in without_gaps(entries, max(after, hard.floor) + 1, min(upto, hard.trusted)):
-                version = entry.version
-                yield entry
+            with closing(self._log.read(after, upto, hard.floor)) as entries:
+                for entry in without_gaps(entries, max(after, hard.floor) + 1, min(upto, hard.trusted)):
+                    version = entry.version
+                    yield entry
         except DamagedRow as damage:
-            raise damaged(self._where, f"version {damage.version}: {damage.problem}") from damage
+            raise self._damaged(damage) from damage
         except sqlite3.Error as error:
             self._refuse(error, f"after version {version}")
-        finally:
-            if cursor is not None:
-                cursor.close()
 
     # --- writing ---
 
     def commit(self, saves: Sequence[Save]) -> None:
         """All saves in one transaction, durable on return. After `DiskFull` nothing is changed; try again later."""
         with self._turn:
-            self._transact(lambda: self._apply(saves))
+            self._transact(self._apply, saves)
             for save in saves:
                 if isinstance(save, SaveState):
                     self._hard = save.hard
@@ -245,42 +237,23 @@ class Store:
                 self._checkpoint()
 
     def _apply(self, saves: Sequence[Save]) -> None:
-        self._log_bytes += _COMMIT_BYTES
+        log, size = self._log, _COMMIT_BYTES
         for save in saves:
             match save:
                 case SaveEntries(entries=entries, removed=removed):
-                    self._delete(removed)
-                    self._write(entries)
+                    if removed:
+                        size += log.delete(removed)
+                    size += log.write(entries)
                 case SaveState(hard=hard):
                     self._put_state(hard)
                 case SaveEpoch(epoch=epoch, start=start):
                     row = (epoch, start, text_checksum(epoch, start))
                     self._execute("INSERT OR IGNORE INTO epochs VALUES (?, ?, ?)", row)
                 case Compact(dead=dead):
-                    slots = [(first_slot(version) + part,) for version, part in dead]
-                    self._db.executemany("DELETE FROM entries WHERE slot = ?", slots)
-                    self._log_bytes += _PAGE_BYTES * len(dead)
+                    size += log.compact(dead, self._hard.floor)
                 case Install(trusted=trusted, entries=entries):
-                    self._execute(_DELETE_SLOTS, (0, last_slot(trusted)))
-                    self._write(entries)
-                    self._log_bytes += CHECKPOINT_BYTES
-
-    def _write(self, entries: list[Entry]) -> None:
-        """Append entries; those at or below the newest version first lose the rows that they had."""
-        if not entries:
-            return
-        versions = [entry.version for entry in entries]
-        if len(set(versions)) != len(versions):
-            entries = list({entry.version: entry for entry in entries}.values())
-        if min(versions) <= self._newest:
-            self._delete([version for version in versions if version <= self._newest])
-        self._newest = max(self._newest, *versions)
-        self._db.executemany(INSERT_ROW, rows_of(entries))
-        self._log_bytes += _ROW_BYTES * len(entries) + sum([len(entry.value) + len(entry.key) for entry in entries])
-
-    def _delete(self, versions: list[int]) -> None:
-        if versions:
-            self._db.executemany(_DELETE_SLOTS, [(first_slot(version), last_slot(version)) for version in versions])
+                    size += log.install(trusted, entries) + CHECKPOINT_BYTES
+        self._log_bytes += size
 
     def _put_state(self, hard: HardState) -> None:
         self._put("state", _state_encoder.encode(hard).decode())
@@ -305,7 +278,7 @@ class Store:
         """Keep a small value of the driver, durable on return."""
         assert key not in _RESERVED
         with self._turn:
-            self._transact(lambda: self._put(key, value))
+            self._transact(self._put, key, value)
 
     def _get(self, name: str) -> str | None:
         with self._reading():
@@ -325,17 +298,20 @@ class Store:
     def _execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         self._db.execute(sql, parameters).close()
 
-    def _transact(self, work: Callable[[], None]) -> None:
+    def _transact(self, work: Callable[..., None], *arguments: object) -> None:
         """Do `work` in one transaction, durable on return; undone if anything fails."""
         if self._broken:
             raise SyncFailed(f"The disk failed under {self._where} before: start the node again.")
         try:
-            self._execute("BEGIN IMMEDIATE")
-            work()
-            self._execute("COMMIT")
+            self._control.execute("BEGIN IMMEDIATE")
+            work(*arguments)
+            self._control.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
             self._refuse(error)
+        except DamagedRow as damage:
+            self._roll_back()
+            raise self._damaged(damage) from damage
         except BaseException:
             self._roll_back()
             raise
@@ -354,6 +330,9 @@ class Store:
             yield
         except sqlite3.Error as error:
             self._refuse(error)
+        except UnicodeDecodeError as error:
+            # The message of SQLite has text from the file in it.
+            raise damaged(self._where, "a name in it is not UTF-8 text") from error
 
     def _refuse(self, error: sqlite3.Error, place: str = "") -> NoReturn:
         """Raise what an error of SQLite means."""
@@ -361,6 +340,9 @@ class Store:
         if isinstance(meaning, SyncFailed):
             self._broken = True
         raise meaning or error from error
+
+    def _damaged(self, damage: DamagedRow) -> DataDirError:
+        return damaged(self._where, f"version {damage.version}: {damage.problem}")
 
     # --- the end ---
 
@@ -377,8 +359,8 @@ class Store:
             if self._loaded and not self._broken:
                 # Without the mark the next start checks more, which is right after an error here.
                 with suppress(StorageError):
-                    _, mark = self._count()
-                    self._transact(lambda: self._put("clean", mark))
+                    mark = self._mark()
+                    self._transact(self._put, "clean", mark)
             self._let_go()
             self._release()
 

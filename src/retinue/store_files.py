@@ -19,6 +19,8 @@ from typing import Any, Protocol
 from retinue.errors import DataDirError, DiskFull, StorageError, SyncFailed
 from retinue.store_rows import APPLICATION_ID, FORMAT
 
+READABLE_FORMATS = ("1", str(FORMAT))
+
 DATABASE_NAME = "retinue.db"
 LOCK_NAME = "lock"
 
@@ -38,7 +40,10 @@ _BLOCK_BYTES = 4096
 
 @dataclass(frozen=True)
 class OpenReport:
-    """What opening found. `clean`: the last process closed the store. A batch counts one row per change."""
+    """What opening found. `clean`: the last process closed the store.
+
+    Every entry counts as a row, however it is stored; a batch counts one row per change.
+    """
 
     where: str
     fresh: bool
@@ -73,6 +78,13 @@ class Cursor(Protocol):
         """End the statement, also when it has more rows."""
 
 
+class Control(Protocol):
+    """A cursor for statements without rows."""
+
+    def execute(self, sql: str, /) -> object:
+        """Run one statement."""
+
+
 class Connection(Protocol):
     """What the store needs of a `sqlite3.Connection`; errors are `sqlite3.Error` with `sqlite_errorcode`."""
 
@@ -85,6 +97,9 @@ class Connection(Protocol):
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[object]], /) -> object:
         """Run one statement for each row of parameters."""
+
+    def cursor(self) -> Control:
+        """A cursor that can run many statements, one after the other."""
 
     def close(self) -> object:
         """Close the database."""
@@ -195,10 +210,10 @@ def is_blank(db: Connection, where: str) -> bool:
             " setting data_dir."
         )
     row = db.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
-    if row is None or row[0] != str(FORMAT):
+    if row is None or row[0] not in READABLE_FORMATS:
         raise DataDirError(
-            f"{where} has format {row[0] if row else 'unknown'} and this release reads format {FORMAT}: start the"
-            " release that wrote it, or choose another directory with the setting data_dir."
+            f"{where} has format {row[0] if row else 'unknown'} and this release reads format {FORMAT} and below:"
+            " start the release that wrote it, or choose another directory with the setting data_dir."
         )
     return False
 

@@ -1,8 +1,8 @@
-"""How entries lie in the database: the tables, the rows of an entry, and the entries of rows.
+"""How single entries lie in the database: the tables, the rows of an entry, and the entries of rows.
 
-An entry is one row; a batch is one row per change, so that a person reads it. The primary key `slot` is
-`version * 1024 + part`: rows are appended in version order, and no other index is needed. Every row carries a CRC-32
-of all its columns, so a flipped bit is noticed and never taken for an absent row.
+An entry that is in no run (see `store_runs`) is one row; a batch is one row per change, so that a person reads it. The
+primary key `slot` is `version * 1024 + part`: rows are appended in version order, and no other index is needed. Every
+row carries a CRC-32 of all its columns, so a flipped bit is noticed and never taken for an absent row.
 
 A batch that lost some rows to compaction is read back with all its parts in their places: a part that is gone is a
 change of kind `NOOP`, which touches no key. So (version, part) names the same row for ever.
@@ -21,9 +21,10 @@ from retinue.core.messages import Change, Entry, Kind, encode_changes
 
 PART_BITS = 10
 PARTS_MAX = 1 << PART_BITS
+LAST_VERSION = (1 << 63 - PART_BITS) - 1
 
-FORMAT = 1
-"""Version of the layout below; a higher one in a file comes from a newer release."""
+FORMAT = 2
+"""Version of the layout; a higher one in a file comes from a newer release. Format 1 had no runs."""
 
 APPLICATION_ID = 0x52544E55
 """`PRAGMA application_id` of our files, "RTNU" in ASCII; SQLite keeps it in the file's header."""
@@ -51,18 +52,9 @@ SCHEMA = (
   value TEXT NOT NULL,
   checksum INTEGER NOT NULL
 ) WITHOUT ROWID""",
-    """CREATE VIEW kvstore(key, value) AS
-SELECT key, value FROM entries
-WHERE kind = 1 AND slot IN (SELECT max(slot) FROM entries WHERE kind IN (1, 2) GROUP BY key)
-  AND (expires_ms = 0 OR expires_ms > strftime('%s', 'now') * 1000)
-ORDER BY key""",
-    """CREATE VIEW log(version, part, parts, epoch, kind, key, value, encoding, expires_ms, request_id) AS
-SELECT slot / 1024, slot % 1024, parts, epoch,
-  CASE kind WHEN 0 THEN 'noop' WHEN 1 THEN 'put' WHEN 2 THEN 'delete' WHEN 4 THEN 'configuration' END,
-  key, value, CASE encoding WHEN 1 THEN 'json' ELSE 'raw' END, expires_ms, request_id
-FROM entries ORDER BY slot""",
 )
 
+DELETE_SLOTS = "DELETE FROM entries WHERE slot BETWEEN ? AND ?"
 INSERT_ROW = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 # Texts come back as bytes, so that a damaged one reaches the checksum instead of failing to decode in SQLite's binding.
