@@ -72,6 +72,17 @@ def test_the_command_runs_seeds_in_several_processes(capsys: pytest.CaptureFixtu
     assert totals["violations"] == []
 
 
+@pytest.mark.parametrize(
+    ("words", "seeds"), [(["--seed", "3"], 1), (["--seed", "3", "--seeds", "2"], 2), ([], 2), (["--seeds", "3"], 3)]
+)
+def test_the_command_runs_as_many_seeds_as_it_is_told(
+    words: list[str], seeds: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulate_command, "SEEDS", 2)
+    assert command(*words, "--json", "--jobs", "1") == 0
+    assert json.loads(capsys.readouterr().out)["seeds"] == seeds
+
+
 def test_the_command_prints_the_trace_of_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--seed", "3", "--trace") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -159,10 +159,11 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "retinue.db").read_text().startswith("my holiday diary")
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [1, 3])
+def test_another_format_is_refused(tmp_path: Path, other: int) -> None:
     load(tmp_path)
-    tamper(tmp_path, "UPDATE meta SET value = '3' WHERE name = 'format'")
-    with pytest.raises(DataDirError, match="has format 3 and this release reads format 2 and below: start the release"):
+    tamper(tmp_path, f"UPDATE meta SET value = '{other}' WHERE name = 'format'")
+    with pytest.raises(DataDirError, match=f"has format {other} and this release reads format 2: start the release"):
         Store(tmp_path)
 
 

@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from retinue.core.messages import Compact, Encoding, Entry, HardState, Install, Kind, SaveEntries, SaveState
-from retinue.errors import DataDirError, DiskFull
+from retinue.errors import DiskFull
 from retinue.store import Store
 from retinue.store_files import Connection, connect_sqlite
 from retinue.store_log import RUN_ENTRIES_MIN, SWEPT_PER_MARK
-from retinue.store_rows import text_checksum
 from retinue.store_runs import RUN_ENTRIES_MAX, RUN_VALUES_BYTES, stretches
-from tests.store_samples import Layout, batch, layout, load, numbers, parts, put, puts, tamper, write
+from tests.store_samples import Layout, batch, layout, load, parts, put, puts, tamper, write
 
 LONG = RUN_ENTRIES_MIN
 
@@ -342,53 +341,3 @@ def test_the_shell_reads_a_run(tmp_path: Path) -> None:
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert '[1,"not text",{"base64":"//4="}]' in shown
     assert "gr\u00fc\u00df" in shown.splitlines()[-1] or '{"a":[1]}' in shown
-
-
-FORMAT_1_VIEWS = ("CREATE VIEW log AS SELECT slot FROM entries", "CREATE VIEW kvstore AS SELECT key FROM entries")
-
-
-def as_format_1(directory: Path, clean: str | None) -> None:
-    """What the release before runs left: the same file without them."""
-    with closing(sqlite3.connect(directory / "retinue.db")) as db, db:
-        for statement in ("DROP VIEW log", "DROP VIEW kvstore", "DROP TABLE runs", "DROP TABLE dead", *FORMAT_1_VIEWS):
-            db.execute(statement)
-        put_meta(db, "format", "1")
-        db.execute("DELETE FROM meta WHERE name = 'clean'")
-        if clean is not None:
-            put_meta(db, "clean", clean)
-
-
-def put_meta(db: sqlite3.Connection, name: str, value: str) -> None:
-    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, value, text_checksum(name, value)))
-
-
-@pytest.mark.parametrize("clean", [None, "3 rows, 0 epochs"])
-def test_a_file_of_format_1_is_upgraded(tmp_path: Path, clean: str | None) -> None:
-    write(tmp_path, SaveEntries(numbers(3)), SaveState(HardState("me", name="leader", trusted=3)))
-    as_format_1(tmp_path, clean)
-    with closing(Store(tmp_path)) as store:
-        assert store.load().entries == numbers(3)
-        assert store.opened.clean == (clean is not None)
-        store.commit([SaveEntries(puts(4, LONG))])
-    assert layout(tmp_path) == Layout([1, 2, 3], [(4, LONG)], [])
-    with closing(sqlite3.connect(tmp_path / "retinue.db")) as db:
-        assert db.execute("SELECT value FROM meta WHERE name = 'format'").fetchone() == ("2",)
-        assert db.execute("SELECT count(*) FROM log").fetchone() == (3 + LONG,)
-        assert db.execute("SELECT count(*) FROM kvstore").fetchone() == (3 + LONG,)
-    assert load(tmp_path).entries == [*numbers(3), *puts(4, LONG)]
-
-
-def test_a_row_that_was_lost_before_the_upgrade_is_noticed(tmp_path: Path) -> None:
-    write(tmp_path, SaveEntries(numbers(3)))
-    as_format_1(tmp_path, "4 rows, 0 epochs")
-    with pytest.raises(DataDirError, match=r"it has 3 rows, .* and was closed with 4 rows"):
-        load(tmp_path)
-
-
-def test_another_members_file_of_format_1_is_left_as_it_is(tmp_path: Path) -> None:
-    write(tmp_path, SaveState(HardState("me", name="leader")))
-    as_format_1(tmp_path, None)
-    with pytest.raises(DataDirError, match="belongs to the member leader"):
-        Store(tmp_path, member="follower1")
-    with closing(sqlite3.connect(tmp_path / "retinue.db")) as db:
-        assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'runs'").fetchone() == (0,)

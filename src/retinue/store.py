@@ -120,8 +120,6 @@ class Store:
                 " directory of this node with the setting data_dir."
             )
         self._clean = self._get("clean")
-        if self._get("format") != str(FORMAT):
-            self._transact(self._upgrade)
         self._transact(self._execute, "DELETE FROM meta WHERE name = 'clean'")
         with self._reading():
             self._log = StoredLog(self._db)
@@ -133,15 +131,6 @@ class Store:
             self._execute(statement)
         self._put("format", str(FORMAT))
         self._put_state(HardState(node_id=uuid.uuid4().hex))
-
-    def _upgrade(self) -> None:
-        """From format 1, which had all entries as single rows: they stay where they are."""
-        for statement in ("DROP VIEW kvstore", "DROP VIEW log", *RUNS_SCHEMA):
-            self._execute(statement)
-        self._put("format", str(FORMAT))
-        if self._clean is not None:
-            self._clean += ", 0 runs, 0 dead"
-            self._put("clean", self._clean)
 
     # --- reading ---
 

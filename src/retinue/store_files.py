@@ -19,8 +19,6 @@ from typing import Any, Protocol
 from retinue.errors import DataDirError, DiskFull, StorageError, SyncFailed
 from retinue.store_rows import APPLICATION_ID, FORMAT
 
-READABLE_FORMATS = ("1", str(FORMAT))
-
 DATABASE_NAME = "retinue.db"
 LOCK_NAME = "lock"
 
@@ -210,9 +208,9 @@ def is_blank(db: Connection, where: str) -> bool:
             " setting data_dir."
         )
     row = db.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
-    if row is None or row[0] not in READABLE_FORMATS:
+    if row is None or row[0] != str(FORMAT):
         raise DataDirError(
-            f"{where} has format {row[0] if row else 'unknown'} and this release reads format {FORMAT} and below:"
+            f"{where} has format {row[0] if row else 'unknown'} and this release reads format {FORMAT}:"
             " start the release that wrote it, or choose another directory with the setting data_dir."
         )
     return False

@@ -24,7 +24,7 @@ PARTS_MAX = 1 << PART_BITS
 LAST_VERSION = (1 << 63 - PART_BITS) - 1
 
 FORMAT = 2
-"""Version of the layout; a higher one in a file comes from a newer release. Format 1 had no runs."""
+"""Version of the layout; a file of another one is refused."""
 
 APPLICATION_ID = 0x52544E55
 """`PRAGMA application_id` of our files, "RTNU" in ASCII; SQLite keeps it in the file's header."""

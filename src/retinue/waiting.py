@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,8 @@ from retinue.core.messages import (
     SessionRead,
     StrongRead,
 )
+
+log = logging.getLogger("retinue.driver")
 
 Answer = Result | ReadResult
 
@@ -64,7 +67,11 @@ class WaitingRoom:
         """Answer a request; one that nobody waits for any more is forgotten."""
         waiting = self._waiting.pop(token, None)
         if waiting is not None:
-            waiting.answer(answer)
+            try:
+                waiting.answer(answer)
+            except Exception:
+                # The fault of one answer must not keep others from theirs: they belong to the same group commit.
+                log.exception("an answer could not be given")
 
     def refuse(self, event: Event) -> bool:
         """Answer the request in an event that the core will not see, for the disk is full; false if it is none."""

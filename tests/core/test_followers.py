@@ -76,6 +76,31 @@ def test_the_acknowledgements_of_a_learner_do_not_count() -> None:
     assert 2 not in cluster.replies
 
 
+def test_an_acknowledgement_that_admits_a_learner_counts_once() -> None:
+    """One message acknowledges the entry that admits it, and a write that came after."""
+    cluster = Cluster(write_quorum=5)
+    cluster.propose(write(1, key="a"))
+    cluster.stop(F5)
+    cluster.wipe(F5)
+    cluster.hold(lambda _, to, m: isinstance(m, Append) and to == F5 and any(e.kind == Kind.CONFIG for e in m.entries))
+    cluster.start(F5)
+    cluster.run()
+    cluster.lose()
+    cluster.hold(lambda _, to, m: isinstance(m, Promise) or (isinstance(m, Append) and to == F4))
+    cluster.relink(L, F5)
+    cluster.propose(write(2, key="b"))
+    promises = [sent for sent in cluster.held if isinstance(sent[2], Promise)]
+    cluster.lose()
+    cluster.hold_appends(F4)
+    cluster.under_way.extend(promises)
+    cluster.run()
+    assert cluster.leading().progress[F5].voter
+    assert 2 not in cluster.replies, "follower4 does not have it"
+    cluster.release()
+    cluster.advance(2000)
+    assert sorted(name for name, _ in cluster.result(2).acked_by) == sorted(FOLLOWERS)
+
+
 def test_what_a_learner_acknowledged_counts_from_its_admission_on() -> None:
     cluster = Cluster()
     cluster.stop(F5)

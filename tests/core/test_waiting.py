@@ -109,6 +109,22 @@ def test_only_the_request_whose_deadline_has_come_is_answered() -> None:
     assert cluster.result(2).replayed
 
 
+def test_deadlines_that_are_near_each_other_are_kept_apart() -> None:
+    cluster = silent()
+    cluster.propose(*(write(number, deadline=deadline) for number, deadline in enumerate((101, 149, 125, 10, 1e9), 1)))
+    answered = []
+    for _ in range(30):
+        cluster.advance(5)
+        answered.append((cluster.now, set(cluster.replies)))
+    for number, deadline in enumerate((101, 149, 125, 10), 1):
+        assert min(now for now, replies in answered if number in replies) == -(-deadline // 5) * 5
+    assert 5 not in cluster.replies
+    late = write(6, deadline=1)
+    cluster.propose(late)
+    cluster.advance(50)
+    assert cluster.result(6).outcome is Outcome.UNKNOWN
+
+
 # --- request ids ---
 
 

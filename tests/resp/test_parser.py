@@ -65,8 +65,12 @@ def test_what_cannot_be_understood_ends_the_connection_with_the_error_of_redis(
     assert reading.held_bytes == 0
 
 
-def test_requests_of_no_arguments_are_passed_over() -> None:
-    assert parser().feed(b"*0\r\n*-1\r\n\r\n  \r\n" + PING) == [[b"PING"]]
+@pytest.mark.parametrize("nothing", [b"*0\r\n*-1\r\n\r\n  \r\n", b"*0\r\n", b"*0\r\n*0\r\n", b"*-1\r\n", b"\r\n"])
+def test_requests_of_no_arguments_are_passed_over(nothing: bytes) -> None:
+    assert parser().feed(nothing) == []
+    assert parser().feed(nothing + PING) == [[b"PING"]]
+    assert parser().feed(PING + nothing + PING + PING) == [[b"PING"]] * 3
+    assert parser().feed(PING + nothing) == [[b"PING"]]
 
 
 def test_inline_commands_may_stand_between_others() -> None:

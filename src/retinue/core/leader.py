@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from retinue.core.replica import Replica
 
 
-# Weight of one message of acknowledgements in a follower's moving average.
+# Weight of one message of acknowledgements, by the oldest write in it, in a follower's moving average.
 ACK_WEIGHT = 0.1
 
 _CONFIG = int(Kind.CONFIG)
@@ -99,7 +99,7 @@ class Leadership:
 
     @property
     def acks_needed(self) -> int:
-        """How many follower acknowledgements commit a version."""
+        """How many follower acknowledgements commit a version: the rule that a mutant breaks."""
         return self.reconfiguration.quorum
 
     @property
@@ -212,18 +212,26 @@ class Leadership:
             self.reconfiguration.advance()
 
     def _count_news(self, progress: Progress, news: list[int]) -> None:
-        """Count an acknowledgement of each of these versions."""
+        """Count an acknowledgement of each of these versions.
+
+        All of them are noted before the first is counted: it may be what admits this follower, whose earlier
+        acknowledgements are credited then.
+        """
         now, name, pending_of, needed = self.replica.now, progress.name, self.pending, self.acks_needed
-        elapsed_ms = None
+        reached: list[Pending] = []
+        oldest: Pending | None = None
         for version in news:
             pending = pending_of.get(version)
             if pending is not None:
-                acked, elapsed_ms = pending.acked, now - pending.assigned_ms
-                acked.append((name, elapsed_ms))
+                oldest = oldest or pending
+                acked = pending.acked
+                acked.append((name, now - pending.assigned_ms))
                 if len(acked) >= needed or pending.counted:
-                    self._count(pending)
-        if elapsed_ms is not None:
-            progress.ack_ms += (elapsed_ms - progress.ack_ms) * ACK_WEIGHT
+                    reached.append(pending)
+        if oldest is not None:
+            progress.ack_ms += (now - oldest.assigned_ms - progress.ack_ms) * ACK_WEIGHT
+        for pending in reached:
+            self._count(pending)
         if self.acks_needed < needed:
             self._count_all()
         self.conditions.unblock()

@@ -132,7 +132,9 @@ class Log:
     def _settle(self, entry: Entry) -> None:
         version, kind = entry.version, entry.kind
         if kind in _SINGLE:
-            self._settle_key(entry.key, entry)
+            # A row outlives the request ids, which end with the floor.
+            row = msgspec.structs.replace(entry, request_id="") if entry.request_id else entry
+            self._settle_key(entry.key, row)
         elif kind == _BATCH:
             for part, change in enumerate(entry.changes()):
                 if change.kind != Kind.NOOP:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from retinue.core.leader import Leadership
 
 
+# Deadlines are kept by steps of this: to keep each in its order would cost more than nearly all ever need.
+DEADLINE_STEP_MS = 50.0
+
 # A member of an enumeration costs a lookup each time, and every answer has these.
 _COMMITTED, _OK = Outcome.COMMITTED, Reason.OK
 
@@ -59,7 +62,8 @@ class Waiting:
         self.patient: dict[int, Pending] = {}
         self.size = 0
         self._patient_order: list[int] = []
-        self._no_deadline_before = math.inf
+        self._deadlines: dict[int, list[Pending]] = {}
+        self._looked_at = 0
 
     def expect(self, entry: Entry) -> Pending:
         """A version has been assigned."""
@@ -84,8 +88,14 @@ class Waiting:
         pending.waiters.append(waiter)
         if waiter.acks is not None:
             pending.counted = True
-        if waiter.deadline < self._no_deadline_before:
-            self._no_deadline_before = waiter.deadline
+        if waiter.deadline == math.inf:
+            return
+        moment = max(int(waiter.deadline // DEADLINE_STEP_MS), self._looked_at)
+        due = self._deadlines.get(moment)
+        if due is None:
+            self._deadlines[moment] = [pending]
+        else:
+            due.append(pending)
 
     def commit(self, pending: Pending) -> None:
         """A version has committed: answer, and forget it unless somebody waits for more."""
@@ -145,22 +155,21 @@ class Waiting:
     def tick(self) -> None:
         """Answer those whose deadline has passed."""
         now = self.leadership.replica.now
-        if now < self._no_deadline_before:
-            return
-        # Nearly all are answered long before their deadlines, so looking at all that wait is rare and keeping them
-        # in order would cost more.
-        for pending in list(self.pending.values()):
-            self._expire(pending, now)
-        deadlines = [waiter.deadline for pending in self.pending.values() for waiter in pending.waiters]
-        self._no_deadline_before = min(deadlines, default=math.inf)
+        self._looked_at = int(now // DEADLINE_STEP_MS)
+        for moment in sorted([moment for moment in self._deadlines if moment <= self._looked_at]):
+            later = [pending for pending in self._deadlines.pop(moment) if self._expire(pending, now, moment)]
+            if later:
+                self._deadlines[moment] = later
 
-    def _expire(self, pending: Pending, now: float) -> None:
+    def _expire(self, pending: Pending, now: float, moment: int) -> bool:
+        """Answer those of a version whose deadline has passed; whether somebody waits until later in `moment`."""
         late = [waiter for waiter in pending.waiters if waiter.deadline <= now]
         for waiter in late:
             pending.waiters.remove(waiter)
             self._answer_uncertainly(pending, waiter, Reason.TIMEOUT)
         if late:
             self.serve(pending)
+        return any(waiter.deadline < (moment + 1) * DEADLINE_STEP_MS for waiter in pending.waiters)
 
     def end(self, reason: Reason) -> None:
         """The leadership is over: what was assigned may still commit under another leader."""

@@ -136,6 +136,8 @@ class Oracle:
 
     def answered(self, name: str, request_id: str, result: Result) -> None:
         """A node answered a write."""
+        if len(dict(result.acked_by)) < len(result.acked_by):
+            self.report("each follower counts once", f"{name}: {request_id} by {result.acked_by}")
         if result.outcome is not Outcome.COMMITTED:
             return
         version = result.version

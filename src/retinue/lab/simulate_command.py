@@ -19,6 +19,7 @@ from retinue.errors import EXIT_USAGE, EXIT_VIOLATION
 from retinue.lab.mutants import MUTANTS
 from retinue.lab.simulator import Report, Simulation
 
+SEEDS = 100
 _SHOWN_SEEDS = 5
 _SHOWN_VIOLATIONS = 4
 
@@ -44,8 +45,9 @@ class Totals(msgspec.Struct):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds to run (default 100)")
-    parser.add_argument("--seed", type=int, default=None, metavar="S", help="the first seed; alone: only this one")
+    seeds = f"how many seeds to run (default {SEEDS}, or 1 with --seed)"
+    parser.add_argument("--seeds", type=int, default=None, metavar="N", help=seeds)
+    parser.add_argument("--seed", type=int, default=None, metavar="S", help="the first seed")
     parser.add_argument("--trace", action="store_true", help="print every event and effect, in order")
     parser.add_argument("--mutant", metavar="NAME", help="take one safety rule away: the run has to fail")
     parser.add_argument("--list-mutants", action="store_true", help="list the mutants and the rules they break")
@@ -63,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"There is no mutant {arguments.mutant!r}. `retinue simulate --list-mutants` lists them.")
         return EXIT_USAGE
     first = arguments.seed or 0
-    count = 1 if arguments.trace or _only_one(arguments) else arguments.seeds
+    alone = arguments.trace or (arguments.seeds is None and arguments.seed is not None)
+    count = 1 if alone else SEEDS if arguments.seeds is None else arguments.seeds
     totals = Totals(failing=[])
     reports = _reports(range(first, first + count), arguments.mutant, arguments.trace, arguments.jobs)
     if arguments.json or count == 1:
@@ -78,11 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _summarize(console, totals, arguments.mutant)
     return EXIT_VIOLATION if totals.failing else 0
-
-
-def _only_one(arguments: argparse.Namespace) -> bool:
-    """`--seed S` without `--seeds` replays one seed."""
-    return arguments.seed is not None and arguments.seeds == 100
 
 
 def _run_seed(task: tuple[int, str | None, bool]) -> Report:

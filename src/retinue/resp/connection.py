@@ -98,12 +98,14 @@ class Connection(asyncio.Protocol, Client):
             return
         marked = self.dirty
         self._taking = True
-        commands = self.parser.feed(data)
-        if commands:
-            self.run(commands)
-        if self.parser.error:
-            self._refuse(self.parser.error)
-        self._taking = False
+        try:
+            commands = self.parser.feed(data)
+            if commands:
+                self.run(commands)
+            if self.parser.error:
+                self._refuse(self.parser.error)
+        finally:
+            self._taking = False
         if self.dirty and not marked:
             # What could be answered at once need not wait for the end of the turn.
             self.flush()
@@ -178,7 +180,7 @@ class Connection(asyncio.Protocol, Client):
         self.under_way = _PLAIN
         slot = PlainSlot(self)
         slots.append(slot)
-        deadline = self._deadline or self.deadline
+        deadline = self.deadline
         token = self.waiting.enter(slot, deadline)
         self.propose(Write(token, (Change(_PUT, key, value),), deadline))
         return True

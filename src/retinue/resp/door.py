@@ -1,4 +1,4 @@
-"""The Redis-protocol door of a node: a listening socket, its connections, and one flush a turn of the event loop."""
+"""The Redis-protocol door of a node: a listening socket, its connections, and one flush a turn of what became due."""
 
 from __future__ import annotations
 

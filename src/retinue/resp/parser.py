@@ -92,7 +92,8 @@ class RequestParser:
         try:
             reader.feed(data)
             reader.feed(_MARK)
-            while type(command := reader.gets()) is list:
+            # One without arguments is none at all, and how long it was cannot be told from here.
+            while type(command := reader.gets()) is list and command:
                 commands.append(command)
             # hiredis takes replies of any kind; of the arguments of a request only strings of bytes can be joined.
             b"".join(chain.from_iterable(commands))
