@@ -6,6 +6,7 @@ A request becomes an event for the core, its result becomes a receipt or one of 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from copy import copy
 from itertools import islice
 
@@ -35,47 +36,14 @@ from retinue.peers import Member
 from retinue.refusals import read_error, replicate_error, takeover_error, write_error
 from retinue.settings import Settings
 from retinue.store import Store
+from retinue.told import Found, Page, Receipt
+from retinue.waiting import Answer
+
+__all__ = ["Found", "Node", "Page", "Receipt"]
 
 CONFIGURE_TIMEOUT_MS = 10_000.0
 PROMOTE_TIMEOUT_MS = 5_000.0
 POLL_S = 0.02
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """The answer to a write. `outcome` is `committed`, or `accepted` when fewer acknowledgements were asked for.
-
-    `acked_by` has (node, ms since the version was assigned). `delays_ms` is the simulated delay drawn for each follower
-    that the entry was sent to at once; `None` when none is simulated.
-    """
-
-    outcome: str
-    version: int
-    epoch: int
-    acks: int
-    required_quorum: int
-    acked_by: tuple[tuple[str, float], ...]
-    replication_time_ms: float
-    total_time_ms: float
-    delays_ms: dict[str, float] | None
-    replayed: bool
-
-
-class Found(msgspec.Struct, frozen=True):
-    """The answer to a read: the row of `key`, who answered in which role, and whether the row is committed."""
-
-    key: str
-    row: Row
-    node: str
-    role: str
-    committed: bool
-
-
-class Page(msgspec.Struct, frozen=True):
-    """A page of a list: the trusted state at `version`. `next` is the last key if there are more, else `None`."""
-
-    items: list[tuple[str, Row]]
-    next: str | None
-    version: int
 
 
 class Node:
@@ -117,8 +85,7 @@ class Node:
         `RequestIdReused` when nothing was written, `QuorumTimeout` when the outcome is unknown.
         """
         driver = self.driver
-        if len(driver.waiting) >= self.settings.max_pending_writes:
-            raise Overloaded("Too many requests wait on this node already: try again in a moment.")
+        self._refuse_overload()
         if not batch and changes[0].kind == Kind.DELETE and condition is None:
             condition = Condition(present=True)
         if condition is not None:
@@ -127,14 +94,35 @@ class Node:
         deadline = begun_ms + (self.settings.write_timeout_ms if timeout_ms is None else timeout_ms)
         token, answer = driver.waiting.enter_future(deadline)
         driver.propose(Write(token, changes, deadline, batch, condition, request_id, acks))
-        result = await answer
+        return self.receipt(await answer, begun_ms, "" if batch else changes[0].key)
+
+    def put(self, change: Change, answered: Callable[[Answer], None]) -> float:
+        """Store a value; `answered` gets what `receipt` makes a receipt of. The time at which it began, in ms.
+
+        What `write` does, for whoever has no use for a coroutine. Raises `Overloaded`.
+        """
+        driver = self.driver
+        self._refuse_overload()
+        begun_ms = driver.now_ms
+        deadline = begun_ms + self.settings.write_timeout_ms
+        token = driver.waiting.enter(answered, deadline)
+        driver.propose(Write(token, (change,), deadline))
+        return begun_ms
+
+    def _refuse_overload(self) -> None:
+        if len(self.driver.waiting) >= self.settings.max_pending_writes:
+            raise Overloaded("Too many requests wait on this node already: try again in a moment.")
+
+    def receipt(self, result: Answer, begun_ms: float, key: str) -> Receipt:
+        """The receipt of a write to `key` (empty for a batch) begun at `begun_ms`; raises the errors of `write`."""
+        driver = self.driver
         assert isinstance(result, Result)
         delays_ms = driver.delays_ms.pop(result.version, None) if result.version else None
         if result.reason is not Reason.OK:
-            raise write_error(result, "" if batch else changes[0].key, self.leader_url())
+            raise write_error(result, key, self.leader_url())
         total_ms = driver.now_ms - begun_ms
         needed = min(result.required, len(result.acked_by))
-        replication_ms = max((ms for _, ms in result.acked_by[:needed]), default=0.0)
+        replication_ms = max([ms for _, ms in result.acked_by[:needed]], default=0.0)
         return Receipt(
             outcome=result.outcome.value,
             version=result.version,
@@ -220,7 +208,12 @@ class Node:
                 return self._found(key, row)
         if level == "strong":
             return self._found(key, await self._ask(key, StrongRead(0, key, deadline)))
-        if level == "local":
+        return self.read_now(key, level)
+
+    def read_now(self, key: str, level: str | None = None) -> Found:
+        """A committed or local read of what is `settled`, see the driver; raises `KeyNotFound` and `NotServing`."""
+        replica = self.replica
+        if level == "local" or (level is None and replica.leadership is None):
             return self._found(key, replica.read_local(key))
         self._refuse_unrecovered()
         return self._found(key, replica.read_committed(key))

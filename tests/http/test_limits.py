@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.http.serving import Served, read_all, wait_until
+from retinue.http import server
+from tests.http.serving import Host, Served, read_all, wait_until
 
 HEAD = b"PUT /kv/limits HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
@@ -250,6 +251,33 @@ def test_a_client_that_does_not_read_is_dropped(start_leader: Callable[..., Serv
         raw.sendall(b"GET /dump HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: served.door.connections > 0)
         wait_until(lambda: not served.door.connections)
+
+
+def test_a_client_that_pipelines_and_does_not_read_is_dropped_without_a_fault(
+    start_leader: Callable[..., Served], caplog: pytest.LogCaptureFixture
+) -> None:
+    served = start_leader(idle_timeout_s=0.5)
+    served("PUT", "/kv/large", b"a" * 1_000_000)
+    served.client.close()
+    with connected(served) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.sendall(b"GET /kv/large HTTP/1.1\r\nHost: localhost\r\nX-Way: long\r\n\r\n" * 12)
+        wait_until(lambda: served.door.connections > 0)
+        wait_until(lambda: not served.door.connections)
+    assert caplog.records == []
+
+
+def test_a_stop_does_not_wait_for_a_body_for_ever_and_is_no_fault(
+    host: Host, start_leader: Callable[..., Served], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "STOP_GRACE_S", 0.2)
+    served = start_leader()
+    with connected(served) as raw:
+        raw.sendall(HEAD + b"Content-Length: 10\r\n\r\nhalf")
+        wait_until(lambda: served.door.app.held_bytes == 4)
+        host.run(served.door.stop())
+        assert read_all(raw) == b""
+    assert caplog.records == []
 
 
 def test_a_client_that_reads_slowly_gets_everything(start_leader: Callable[..., Served]) -> None:

@@ -217,21 +217,15 @@ class Leadership:
         All of them are noted before the first is counted: it may be what admits this follower, whose earlier
         acknowledgements are credited then.
         """
-        now, name, pending_of, needed = self.replica.now, progress.name, self.pending, self.acks_needed
-        reached: list[Pending] = []
-        oldest: Pending | None = None
-        for version in news:
-            pending = pending_of.get(version)
-            if pending is not None:
-                oldest = oldest or pending
-                acked = pending.acked
-                acked.append((name, now - pending.assigned_ms))
-                if len(acked) >= needed or pending.counted:
-                    reached.append(pending)
-        if oldest is not None:
-            progress.ack_ms += (now - oldest.assigned_ms - progress.ack_ms) * ACK_WEIGHT
-        for pending in reached:
-            self._count(pending)
+        now, name, needed = self.replica.now, progress.name, self.acks_needed
+        found = [pending for version in news if (pending := self.pending.get(version)) is not None]
+        for pending in found:
+            pending.acked.append((name, now - pending.assigned_ms))
+        if found:
+            progress.ack_ms += (found[0].acked[-1][1] - progress.ack_ms) * ACK_WEIGHT
+        for pending in found:
+            if len(pending.acked) >= needed or pending.counted:
+                self._count(pending)
         if self.acks_needed < needed:
             self._count_all()
         self.conditions.unblock()

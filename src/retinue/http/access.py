@@ -40,7 +40,7 @@ _RANK = {Role.READ: 1, Role.WRITE: 2, Role.ADMIN: 3}
 
 
 class Guard:
-    """Decides for every request, before anything else looks at it, whether it may go on."""
+    """Decides whether a request may go on, before anything else looks at it; the short cut asks it for a connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
@@ -58,10 +58,20 @@ class Guard:
             if request.scope["http_version"] == "1.0":
                 return
             raise BadRequest("The request has no Host header: send one.")
-        if _host_name(raw) not in self._names and not _is_ip_address(_host_name(raw)):
+        if not self.knows_host(raw):
             raise Misdirected(
                 "The Host header does not name this node: use its address, or add the name to allowed_hosts."
             )
+
+    def knows_host(self, raw: bytes) -> bool:
+        """Whether a `Host` header names this node."""
+        name = _host_name(raw)
+        return name in self._names or _is_ip_address(name)
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether a request must carry a token."""
+        return self._tokens is not None
 
     def check_origin(self, request: Request) -> None:
         """Refuse a change that a page of another origin asks for."""

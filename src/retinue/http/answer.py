@@ -44,13 +44,18 @@ class Answer:
         self.content_type = content_type
         self.headers: Headers = [] if headers is None else headers
 
+    def all_headers(self) -> Headers:
+        """The headers to send, with the length of a body that is known."""
+        headers = [(b"content-type", self.content_type), *_SAFETY, *self.headers]
+        if isinstance(self.body, bytes) and self.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        return headers
+
     async def send(self, send: Send, is_closed: Callable[[], bool]) -> None:
         """Send status, headers and body; a stream ends where the client is gone."""
-        headers = [(b"content-type", self.content_type), *_SAFETY, *self.headers]
+        headers = self.all_headers()
         body = self.body
         if isinstance(body, bytes):
-            if self.status not in (204, 304):
-                headers.append((b"content-length", b"%d" % len(body)))
             await send({"type": "http.response.start", "status": self.status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
             return

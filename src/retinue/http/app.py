@@ -1,7 +1,8 @@
 """The ASGI application: from a request to its route, from an error to its answer, and what is counted on the way.
 
 There is no framework between the server and the routes: one table lookup, the checks of access, the route. Every
-request goes the same way, so none can reach a route past the checks.
+request goes this way, so none can reach a route past the checks, but for plain ones on a key (`shortcut.py`): what is
+checked here must be checked or ruled out there.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class App:
     """The HTTP door of one node as an ASGI application."""
 
     def __init__(self, node: Node, settings: Settings, registry: Registry, routes: tuple[Route, ...] = ROUTES) -> None:
-        self._door = Door(node, settings, registry)
-        self._door.description = encode_json(describe(routes))
+        self.door = Door(node, settings, registry)
+        self.door.description = encode_json(describe(routes))
         self._table = Table(routes)
         self._requests = registry.counter(
             "retinue_http_requests_total",
@@ -45,23 +46,23 @@ class App:
             "From the headers of a request to its answer, by route",
             ("route", "method"),
         )
-        self._in_flight = registry.gauge("retinue_http_requests_in_flight", "HTTP requests being answered").labelled()
+        self.in_flight = registry.gauge("retinue_http_requests_in_flight", "HTTP requests being answered").labelled()
         self._counted: dict[tuple[Route | None, int], tuple[Counter, Histogram]] = {}
 
     def listens_on(self, port: int) -> None:
         """Show this port in `GET /config`: the settings may have left it open."""
-        self._door.port = port
+        self.door.port = port
 
     @property
     def held_bytes(self) -> int:
         """Bytes of request bodies in memory."""
-        return self._door.budget.held_bytes
+        return self.door.budget.held_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         started_s = time.perf_counter()
-        self._in_flight.value += 1
-        request = Request(scope, receive, self._door.budget)
+        self.in_flight.value += 1
+        request = Request(scope, receive, self.door.budget)
         route: Route | None = None
         try:
             try:
@@ -74,14 +75,14 @@ class App:
                 answer = problem_answer(internal_error(), self._write_context(route, request))
             self._close_where_needed(request, answer)
             await answer.send(send, scope["state"]["closed"])
-            self._count(route, answer.status, time.perf_counter() - started_s)
+            self.count(route, answer.status, time.perf_counter() - started_s)
         finally:
-            self._in_flight.value -= 1
+            self.in_flight.value -= 1
             request.release()
 
     def _admit(self, request: Request) -> Route | None:
         """The route of a request that passed all checks; `None` for `OPTIONS`, which answers without a route."""
-        guard = self._door.guard
+        guard = self.door.guard
         request.check_headers()
         guard.check_host(request)
         route = self._table.find(request)
@@ -96,12 +97,12 @@ class App:
         if route is None:
             allowed = ", ".join(self._table.allowed_methods(request))
             return Answer(204, b"", headers=[(b"allow", allowed.encode("ascii"))])
-        return await route.handler(self._door, request)
+        return await route.handler(self.door, request)
 
     def _write_context(self, route: Route | None, request: Request) -> WriteContext | None:
         if route is None or not route.writes:
             return None
-        return WriteContext(request.key_text, self._door.node.write_quorum)
+        return WriteContext(request.key_text, self.door.node.write_quorum)
 
     def _close_where_needed(self, request: Request, answer: Answer) -> None:
         """A client that waits to be told to send its body may do so or not after another answer: start afresh."""
@@ -109,7 +110,8 @@ class App:
         if waits or request.scope["state"]["reserve"]:
             answer.headers.append((b"connection", b"close"))
 
-    def _count(self, route: Route | None, status: int, duration_s: float) -> None:
+    def count(self, route: Route | None, status: int, duration_s: float) -> None:
+        """Count an answer."""
         counted = self._counted.get((route, status))
         if counted is None:
             path, method = (route.path, route.method) if route is not None else (UNROUTED, UNROUTED)

@@ -20,9 +20,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retinue.errors import BadRequest, HeadersTooLarge, RetinueError
-from retinue.http.answer import PROBLEM
-from retinue.http.exchange import Exchange, head_of
+from retinue.http.exchange import Exchange, whole_answer
 from retinue.http.problem import RequestTimeout, problem_answer
+from retinue.http.shortcut import KnownHeads, header_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
+
+    from retinue.http.answer import Answer
+    from retinue.http.shortcut import ShortCut
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class Connection(HttpToolsProtocol):
         config: Config,
         server_state: ServerState,
         limits: Limits,
+        short_cut: ShortCut,
         on_closed: Callable[[], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -75,6 +79,13 @@ class Connection(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._discarded_bytes = 0
         self._refused = False
+        self._short_cut = short_cut
+        self._known_heads = KnownHeads()
+        self._new_block: bytes | None = None
+        self._on_short_cut = False
+        self._last_short_cut = False
+        self._held = b""
+        self._without_body = b""
 
     # --- what the transport tells ---
 
@@ -93,7 +104,20 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             self._discard(len(data))
             return
-        was_in_head = self._in_head
+        if self._on_short_cut:
+            self._held += data
+            self.flow.pause_reading()
+            return
+        if self._without_body:
+            data, self._without_body = self._without_body + data, b""
+        if self._is_between_requests():
+            if self._short_cut.take(self, self._known_heads, data):
+                return
+            self._new_block = header_block(data)
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        unfinished = self.scope if self._in_head else None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -103,7 +127,7 @@ class Connection(HttpToolsProtocol):
             cause = error.__context__
             self.refuse(cause if isinstance(cause, RetinueError) else BadRequest("This is not valid HTTP: correct it."))
         else:
-            if was_in_head and self._in_head:
+            if self._in_head and self.scope is unfinished:
                 self._unparsed_bytes += len(data)
                 if self._unparsed_bytes > HEADER_LIMIT_BYTES:
                     self.refuse(_headers_too_large())
@@ -174,6 +198,9 @@ class Connection(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
+        block, self._new_block = self._new_block, None
+        if block is not None:
+            self._short_cut.learn(self._known_heads, block, self.scope["method"], self.headers)
         if self._running is None or self._running.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -214,6 +241,63 @@ class Connection(HttpToolsProtocol):
             if not cycle.more_body:
                 self.deadline_s = None
             self._start_asgi_task(cycle, app)
+
+    # --- requests on the short cut ---
+
+    def _is_between_requests(self) -> bool:
+        """Whether everything that came has been answered, and the next byte begins a request."""
+        answered = self._running is None or (self.cycle.response_complete and not self.cycle.more_body)
+        return answered and not self._in_head and not self.flow.write_paused
+
+    def begin_short_cut(self) -> None:
+        """A request on the short cut has begun; what comes meanwhile waits."""
+        self._on_short_cut = True
+        self.deadline_s = None
+
+    def wait_for_body(self, data: bytes) -> None:
+        """The head of a request that may take the short cut is there, and its body is not."""
+        self._without_body = data
+        self._wait_at_most(self.limits.idle_timeout_s)
+
+    def answer_short_cut(self, answer: Answer) -> None:
+        """Answer it, and go on with what has come meanwhile, but not right here: the core may be at work behind."""
+        if self._held:
+            self.loop.call_soon(self._take_held)
+        else:
+            self._on_short_cut = False
+        if self.transport.is_closing():
+            return
+        try:
+            self.transport.write(whole_answer(answer, self.server_state.default_headers, last=self._last_short_cut))
+        except (OSError, RuntimeError):
+            # uvloop raises on a connection that the client has closed; it will tell so in `connection_lost`.
+            self.transport.abort()
+            return
+        self.server_state.total_requests += 1
+        if self._last_short_cut:
+            self.transport.close()
+        else:
+            self._wait_at_most(self.limits.idle_timeout_s)
+
+    def _take_held(self) -> None:
+        self._on_short_cut = False
+        held, self._held = self._held, b""
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self.data_received(held)
+        if self._last_short_cut and not self._on_short_cut:
+            super().shutdown()
+
+    def shutdown(self) -> None:
+        """End the connection as soon as no request is under way."""
+        if self._on_short_cut:
+            self._last_short_cut = True
+            return
+        if self._without_body:
+            data, self._without_body = self._without_body, b""
+            self._parse(data)
+        super().shutdown()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
@@ -266,7 +350,9 @@ class Connection(HttpToolsProtocol):
     def _expects_more(self) -> bool:
         """Whether a request has begun and not arrived yet."""
         running = self._running
-        return self._in_head or (running is not None and running.more_body and not running.response_started)
+        if self._in_head or self._without_body:
+            return True
+        return running is not None and running.more_body and not running.response_started
 
     def _count_head(self, count: int) -> None:
         self._head_bytes += count
@@ -300,14 +386,7 @@ def _path_and_query(url: bytes) -> tuple[bytes, bytes]:
 
 
 def _raw_answer(error: RetinueError, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    answer = problem_answer(error)
-    assert isinstance(answer.body, bytes)
-    own = [
-        (b"content-type", PROBLEM),
-        (b"content-length", b"%d" % len(answer.body)),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    return head_of(answer.status, [*default_headers, *own, *answer.headers], last=True) + answer.body
+    return whole_answer(problem_answer(error), default_headers, last=True)
 
 
 def sweep(connections: Iterable[Any], now_s: float) -> None:

@@ -6,6 +6,8 @@ them are this package's own.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,12 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from uvicorn._types import ASGI3Application
+
+    from retinue.http.answer import Answer
+
+log = logging.getLogger(__name__)
 
 STATUS_LINES = {int(status): f"HTTP/1.1 {status} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus}
 
@@ -26,16 +34,36 @@ def head_of(status: int, headers: Iterable[tuple[bytes, bytes]], *, last: bool) 
     return b"".join(pieces)
 
 
+def whole_answer(answer: Answer, default_headers: Iterable[tuple[bytes, bytes]], *, last: bool) -> bytes:
+    """An answer whose body is bytes, head and all."""
+    assert isinstance(answer.body, bytes)
+    return head_of(answer.status, [*default_headers, *answer.all_headers()], last=last) + answer.body
+
+
 class Exchange(RequestResponseCycle):
     """A request and its answer."""
 
     _head = b""
 
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        """Let the application answer, which tells its own errors; only a stop of the door cancels it."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self.transport.abort()
+        except Exception:
+            log.exception("an answer could not be sent")
+            self.transport.abort()
+        finally:
+            # Else the connection and its last exchange would keep each other.
+            self.on_response = lambda: None
+
     async def send(self, message: Any) -> None:
         """Send a part of the answer; what is sent to nobody is dropped."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
-        if self.disconnected:
+        # Only the last of pipelined requests is told when the client is gone.
+        if self.disconnected or self.transport.is_closing():
             return
         if not self.response_started:
             self._start(message["status"], message["headers"])

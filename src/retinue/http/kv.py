@@ -42,7 +42,7 @@ from retinue.http.request import (
 
 if TYPE_CHECKING:
     from retinue.http.door import Door
-    from retinue.node import Found, Page, Receipt
+    from retinue.told import Found, Page, Receipt
 
 READ_LEVELS = ("committed", "strong", "local")
 
@@ -112,7 +112,12 @@ async def get_key(door: Door, request: Request) -> Answer:
         return Answer(304, b"", headers=headers)
     if prefers(request, BYTES):
         return Answer(200, found.row.value, BYTES, headers)
-    return json_answer(found_as_json(found), headers=headers)
+    return found_answer(found)
+
+
+def found_answer(found: Found) -> Answer:
+    """The answer to a read, as JSON."""
+    return json_answer(found_as_json(found), headers=[(b"etag", entity_tag(found.row.version))])
 
 
 async def write_one(door: Door, request: Request, change: Change, *, deleted_status: str = "success") -> Answer:
@@ -137,6 +142,11 @@ async def write_one(door: Door, request: Request, change: Change, *, deleted_sta
         raise ConditionFailed(
             "The key has no value, so If-Match: * does not hold.", current=0, **error.fields
         ) from None
+    return receipt_answer(receipt, change, deleted_status)
+
+
+def receipt_answer(receipt: Receipt, change: Change, deleted_status: str = "success") -> Answer:
+    """The answer to a write of one change."""
     deleted = change.kind == Kind.DELETE
     value: JsonValue | msgspec.UnsetType = _UNSET
     encoding: str | None = None

@@ -85,9 +85,12 @@ def _state(
     return Route("GET", path, Role.PUBLIC, handler, summary, "State", parameters=parameters, probe=probe)
 
 
+KEY_WRITE = _write("PUT", "/kv/{key}", kv.put_key, "Store a value", parameters=("key",), body="Value")
+KEY_READ = _read("/kv/{key}", kv.get_key, "Read a value", "Found", parameters=("key", *_READ_QUERY), errors=(404, 409))
+
 ROUTES: tuple[Route, ...] = (
-    _write("PUT", "/kv/{key}", kv.put_key, "Store a value", parameters=("key",), body="Value"),
-    _read("/kv/{key}", kv.get_key, "Read a value", "Found", parameters=("key", *_READ_QUERY), errors=(404, 409)),
+    KEY_WRITE,
+    KEY_READ,
     _write("DELETE", "/kv/{key}", kv.delete_key, "Remove a key", parameters=("key",)),
     _read("/kv", kv.list_keys, "List keys and values", "Page", parameters=("prefix", "after", "limit", "list_read")),
     _write("POST", "/batch", kv.batch, "Write several keys as one", body="Batch"),

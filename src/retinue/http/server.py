@@ -18,6 +18,7 @@ from retinue.errors import SettingsError
 from retinue.http.app import App
 from retinue.http.connection import Connection, Limits, sweep
 from retinue.http.readings import node_readings
+from retinue.http.shortcut import ShortCut
 from retinue.metrics import Registry
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class HttpDoor:
         self.registry = Registry()
         self.registry.read_from(lambda: node_readings(node))
         self.app = App(node, settings, self.registry)
+        self._short_cut = ShortCut(self.app, self.app.door)
         self._state = ServerState()
         self._limits = Limits(settings.max_connections, settings.header_timeout_s, settings.idle_timeout_s)
         self._config = Config(
@@ -83,7 +85,7 @@ class HttpDoor:
         self.app.listens_on(self.port)
         for listener in listeners:
             server = await loop.create_server(
-                lambda: Connection(self._config, self._state, self._limits, self._closed.set, loop),
+                lambda: Connection(self._config, self._state, self._limits, self._short_cut, self._closed.set, loop),
                 sock=listener,
                 backlog=BACKLOG,
             )
