@@ -59,7 +59,6 @@ class Connection(asyncio.Protocol, Client):
         self.out: list[bytes] = []
         self.out_bytes = 0
         self.dirty = False
-        self._taking = False
         self.closed = False
         self.paused_at_s: float | None = None
         self._deadline = 0.0
@@ -96,19 +95,11 @@ class Connection(asyncio.Protocol, Client):
         """Take what has come."""
         if self.ending or self.closed:
             return
-        marked = self.dirty
-        self._taking = True
-        try:
-            commands = self.parser.feed(data)
-            if commands:
-                self.run(commands)
-            if self.parser.error:
-                self._refuse(self.parser.error)
-        finally:
-            self._taking = False
-        if self.dirty and not marked:
-            # What could be answered at once need not wait for the end of the turn.
-            self.flush()
+        commands = self.parser.feed(data)
+        if commands:
+            self.run(commands)
+        if self.parser.error:
+            self._refuse(self.parser.error)
         if len(self.slots) + len(self.backlog) > QUEUE_LIMIT:
             self._stop_reading()
 
@@ -304,8 +295,7 @@ class Connection(asyncio.Protocol, Client):
         """There is something to do at the end of this turn of the event loop."""
         if not self.dirty and not self.closed:
             self.dirty = True
-            if not self._taking:
-                self.door.mark(self)
+            self.door.mark(self)
 
     def flush(self) -> None:
         """Send the replies whose turn it is, and go on with what waited for them."""
