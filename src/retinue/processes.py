@@ -33,11 +33,13 @@ class Process:
 
     def alive(self) -> bool:
         """Whether it runs or is paused."""
-        if self.ours:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if ended:
-                self.ours, self.exit_code = False, os.waitstatus_to_exitcode(status)
-        return self._exists(ended=False)
+        if not self.ours:
+            return self._exists(ended=False)
+        # While threads of a child are still ending, the system shows it as ended and does not tell how yet.
+        ended, status = os.waitpid(self.pid, os.WNOHANG)
+        if ended:
+            self.ours, self.exit_code = False, os.waitstatus_to_exitcode(status)
+        return self.ours
 
     def send(self, number: signal.Signals) -> bool:
         """Signal it; `False` if it is gone. The descriptor holds the pid while its identity is checked."""
