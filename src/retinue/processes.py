@@ -35,7 +35,7 @@ class Process:
         """Whether it runs or is paused."""
         if not self.ours:
             return self._exists(ended=False)
-        # While threads of a child are still ending, the system shows it as ended and does not tell how yet.
+        # This alone decides: to look at its state as well could find it ended with its exit code unknown.
         ended, status = os.waitpid(self.pid, os.WNOHANG)
         if ended:
             self.ours, self.exit_code = False, os.waitstatus_to_exitcode(status)
