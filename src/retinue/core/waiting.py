@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retinue.core.leader import Leadership
 
 
-# Deadlines are kept by steps of this: to keep each in its order would cost more than nearly all ever need.
+# Versions are kept by steps of their deadlines: each in its order would cost more than nearly all ever need.
 DEADLINE_STEP_MS = 50.0
 
 # A member of an enumeration costs a lookup each time, and every answer has these.
@@ -62,7 +62,7 @@ class Waiting:
         self.patient: dict[int, Pending] = {}
         self.size = 0
         self._patient_order: list[int] = []
-        self._deadlines: dict[int, list[Pending]] = {}
+        self._deadlines: dict[int, list[int]] = {}
         self._looked_at = 0
 
     def expect(self, entry: Entry) -> Pending:
@@ -93,9 +93,9 @@ class Waiting:
         moment = max(int(waiter.deadline // DEADLINE_STEP_MS), self._looked_at)
         due = self._deadlines.get(moment)
         if due is None:
-            self._deadlines[moment] = [pending]
+            self._deadlines[moment] = [pending.version]
         else:
-            due.append(pending)
+            due.append(pending.version)
 
     def commit(self, pending: Pending) -> None:
         """A version has committed: answer, and forget it unless somebody waits for more."""
@@ -157,12 +157,15 @@ class Waiting:
         now = self.leadership.replica.now
         self._looked_at = int(now // DEADLINE_STEP_MS)
         for moment in sorted([moment for moment in self._deadlines if moment <= self._looked_at]):
-            later = [pending for pending in self._deadlines.pop(moment) if self._expire(pending, now, moment)]
+            later = [version for version in self._deadlines.pop(moment) if self._expire(version, now, moment)]
             if later:
                 self._deadlines[moment] = later
 
-    def _expire(self, pending: Pending, now: float, moment: int) -> bool:
+    def _expire(self, version: int, now: float, moment: int) -> bool:
         """Answer those of a version whose deadline has passed; whether somebody waits until later in `moment`."""
+        pending = self.pending.get(version)
+        if pending is None:
+            return False
         late = [waiter for waiter in pending.waiters if waiter.deadline <= now]
         for waiter in late:
             pending.waiters.remove(waiter)
