@@ -78,12 +78,20 @@ class KnownHeads:
 
 def header_block(data: bytes) -> bytes | None:
     """The bytes of the headers, if `data` begins with the whole head of a request on a plain key."""
-    if not data.startswith((_PUT, _GET)):
+    head = _plain_head(data)
+    return None if head is None else head[1]
+
+
+def _plain_head(data: bytes) -> tuple[str, bytes, int] | None:
+    """Key, header block and where the body begins, if `data` begins with the whole head of a request on a plain key."""
+    line_end = data.find(_VERSION, len(_PUT))
+    head_end = data.find(_HEAD_END, line_end)
+    if line_end < 0 or head_end < 0 or not data.startswith((_PUT, _GET)):
         return None
-    line_end, head_end = data.find(_VERSION), data.find(_HEAD_END)
-    if head_end < 0 or not 0 <= line_end < head_end or not _KEY.fullmatch(data, len(_PUT), line_end):
+    if not _KEY.fullmatch(data, len(_PUT), line_end):
         return None
-    return data[line_end + len(_VERSION) : head_end]
+    key, block = data[len(_PUT) : line_end].decode("ascii"), data[line_end + len(_VERSION) : head_end]
+    return key, block, head_end + len(_HEAD_END)
 
 
 class ShortCut:
@@ -131,21 +139,19 @@ class ShortCut:
 
         Where only the body is missing, as with clients that send it apart, the connection waits for it.
         """
-        line_end = data.find(_VERSION, len(_PUT))
-        head_end = data.find(_HEAD_END, line_end)
-        if line_end < 0 or head_end < 0 or not _KEY.fullmatch(data, len(_PUT), line_end):
+        head = _plain_head(data)
+        if head is None:
             return False
-        block = data[line_end + len(_VERSION) : head_end]
-        rest = head_end + len(_HEAD_END)
+        key, block, rest = head
         if data.startswith(_GET):
             if block not in heads.gets or rest != len(data) or self.node.driver.unsettled:
                 return False
-            self._get(connection, data[len(_GET) : line_end].decode("ascii"))
+            self._get(connection, key)
             return True
         without_length, length = _length_apart(block)
         is_json = heads.puts.get(without_length)
         limit_bytes = BODY_LIMIT_BYTES if is_json else min(BODY_LIMIT_BYTES, self.value_limit_bytes)
-        if is_json is None or not data.startswith(_PUT) or not len(data) - rest <= length <= limit_bytes:
+        if is_json is None or not len(data) - rest <= length <= limit_bytes:
             return False
         if len(data) - rest < length:
             connection.wait_for_body(data)
@@ -153,7 +159,6 @@ class ShortCut:
         stored = _stored_from_json(data[rest:]) if is_json else (data[rest:], _RAW)
         if stored is None:
             return False
-        key = data[len(_PUT) : line_end].decode("ascii")
         _Put(self, connection, Change(_KIND_PUT, key, *stored), length).begin()
         return True
 
