@@ -162,7 +162,7 @@ def test_other_requests(alone: Served, data: bytes) -> None:
     assert not assert_twins(alone, data)
 
 
-STARTS = (b"POST /kv/", b"HEAD /kv/", b"DELETE /kv", b"PATCH /kv", b"PUT /get/", b"GET /get/", b"put /kv/", b"BREW /kv/")
+STARTS = (b"POST /kv/", b"HEAD /kv/", b"DELETE /kv", b"PATCH /kv", b"PUT /get/", b"GET /get/", b"put /kv/", b"BAD /kv/")
 
 
 @pytest.mark.parametrize("start", [*STARTS, b"PUT /kv/", b"GET /kv/"])
