@@ -77,7 +77,7 @@ def leader_s(group: int) -> float:
         node.step(LinkUp(name, name, "", 0), 0)
     for _ in range(2):  # The take-over ends with the third promise, and the leader asks again.
         for name in NAMES[1:]:
-            node.step(Received(name, Promise(1, name, True, 0, 0, 0, {}, None, [])), 0)
+            node.step(Received(name, Promise(1, name, True, 0, 0, 0, 0, {}, None, [])), 0)
     for name in NAMES[1:]:
         node.step(Received(name, Ack(1, [], node.log.last, 0)), 0)
     assert node.serving

@@ -35,6 +35,11 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
     assert undecided <= CHUNK // 20
 
 
+@pytest.mark.parametrize("seed", [7020])
+def test_a_seed_that_once_failed_holds(seed: int) -> None:
+    assert not Simulation(seed).run().violations
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", sorted(MUTANTS.keys() - ONLY_SCENARIOS))
 def test_seeds_catch_the_mutant(mutant: str) -> None:

@@ -74,10 +74,11 @@ def answer(
     configuration: Configuration | None = None,
     epoch: int = EPOCH,
     floor: int = 0,
+    chain: int = 0,
 ) -> Promise:
     own = epochs if epochs is not None else {entry.epoch: 1 for entry in entries if entry.epoch}
     known = configuration or Configuration(3)
-    return Promise(epoch, node_id, voter, trusted, floor, trusted, own, known, [*entries])
+    return Promise(epoch, node_id, voter, trusted, chain, floor, trusted, own, known, [*entries])
 
 
 class Candidate:

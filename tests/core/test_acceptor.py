@@ -93,7 +93,7 @@ def test_a_promise_tells_everything_above_the_trusted_prefix() -> None:
     image = member_image("f2.1", *rows, trusted=1, epochs={1: 1}, configuration=Configuration(2))
     node = replica(F2, image)
     ((_, promise),) = sent(hear(node, Seal(PROMOTED, "c", False, True, 3), F1), Promise)
-    assert promise == Promise(PROMOTED, "f2.1", True, 1, 0, 1, {1: 1}, Configuration(2), rows[1:])
+    assert promise == Promise(PROMOTED, "f2.1", True, 1, node.log.chain, 0, 1, {1: 1}, Configuration(2), rows[1:])
     ((_, short),) = sent(hear(node, Seal(PROMOTED, "c", False, False, 3), F1), Promise)
     assert short.entries == []
 

@@ -206,7 +206,7 @@ def test_a_follower_that_trusts_more_than_its_new_leader_ever_saw_does_not_count
     cluster.propose(write(1))
     for follower in FOLLOWERS:
         cluster.step(L, LinkUp(follower, f"{follower}.1", "c", 1))
-        told = Promise(1, f"{follower}.1", True, 1, 0, 1, {}, Configuration(3), [])
+        told = Promise(1, f"{follower}.1", True, 1, 0, 0, 1, {}, Configuration(3), [])
         cluster.step(L, Received(follower, told))
         assert cluster.leading().progress[follower].diverged
     assert 1 not in cluster.replies
@@ -219,14 +219,14 @@ def test_promises_that_no_longer_fit_are_passed_over() -> None:
     cluster.step(L, LinkUp(F1, "follower1.1", "c", 1))
     known = Configuration(3)
     for late in (
-        Promise(7, "follower1.1", True, 0, 0, 0, {}, known, []),
-        Promise(1, "follower1.0", True, 0, 0, 0, {}, known, []),
+        Promise(7, "follower1.1", True, 0, 0, 0, 0, {}, known, []),
+        Promise(1, "follower1.0", True, 0, 0, 0, 0, {}, known, []),
     ):
         cluster.step(L, Received(F1, late))
         assert not leadership.progress[F1].promised
     cluster.run()
     assert leadership.progress[F1].promised
-    cluster.step(L, Received(F1, Promise(1, "follower1.1", False, 0, 0, 9, {}, known, [])))
+    cluster.step(L, Received(F1, Promise(1, "follower1.1", False, 0, 0, 0, 9, {}, known, [])))
     assert leadership.progress[F1].voter
 
 

@@ -26,6 +26,7 @@ from tests.core.one_node import (
     EPOCH,
     Candidate,
     answer,
+    append,
     outcome,
 )
 from tests.core.parts import (
@@ -172,6 +173,17 @@ def test_a_disk_that_was_replaced_does_not_lead() -> None:
     assert outcome(effects) == (Outcome.NOT_WRITTEN, Reason.NOT_VOTER)
     assert node.role == "follower"
     assert only(effects, CloseLinks)
+
+
+def test_a_candidate_that_hears_while_it_waits_that_its_disk_was_replaced_gives_up() -> None:
+    node = Candidate(F2, member_image("follower2.1"))
+    node.promote()
+    node.link(F1)
+    node.hear(L, append(config(1, 1, 3, {F2: "follower2.2"}), commit=1))
+    assert node.node.takeover is not None
+    effects = node.link(F3, F4)
+    assert outcome(effects) == (Outcome.NOT_WRITTEN, Reason.NOT_VOTER)
+    assert node.node.promised == 1, "nobody was sealed"
 
 
 @pytest.mark.parametrize("image", [member_image("f2.2", voter=False), member_image("f2.1", quarantined=True)])

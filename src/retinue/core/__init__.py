@@ -40,8 +40,8 @@ In which order to read
 4. `acceptor`: what every node does on a message from a leader or candidate.
 5. `takeover`: from the first link to leadership; `Merge` settles what was found.
 6. `leader`: assigning versions and counting acknowledgements. It leans on `progress` and `supply` (one follower, and
-   what it is sent), `waiting` (who waits for which version), `conditions` (compare-and-set), `rounds` (strong reads),
-   and `reconfiguration` (changing `k`, admitting a replaced node).
+   what it is sent), `joining` (a follower's link and promise), `waiting` (who waits for which version), `conditions`
+   (compare-and-set), `rounds` (strong reads), and `reconfiguration` (changing `k`, admitting a replaced node).
 7. `replica`: which role a node is in. What it never forgets is in `durable`, what a read may return in `reads`.
 
 What is left out

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retinue.core.conditions import Conditions
+from retinue.core.joining import Joining
 from retinue.core.messages import (
     Ack,
     Append,
@@ -69,6 +70,7 @@ class Leadership:
         self.progress = {name: Progress(name) for name in replica.members if name != replica.name}
         self.supply = Supply(self)
         self.rounds = Rounds(self)
+        self.joining = Joining(self)
         self.conditions = Conditions(self)
         self.reconfiguration = Reconfiguration(self, merged)
 
@@ -239,7 +241,12 @@ class Leadership:
         """
         return self.quorum >= len(self.progress)
 
-    def _credit(self, progress: Progress) -> None:
+    def admit(self, progress: Progress) -> None:
+        """A learner may vote."""
+        progress.voter, progress.admit_at = True, None
+        self.credit(progress)
+
+    def credit(self, progress: Progress) -> None:
         """Count what a follower has acknowledged before its acknowledgements counted."""
         for pending in list(self.pending.values()):
             if progress.holds(pending.version) and all(name != progress.name for name, _ in pending.acked):
@@ -250,7 +257,7 @@ class Leadership:
     def _count(self, pending: Pending) -> None:
         if not pending.committed and len(pending.acked) >= self.acks_needed:
             if self.recovered or pending.version < self.start:
-                self._commit(pending)
+                self.commit(pending)
             else:
                 self.held.append(pending)
         if pending.counted:
@@ -261,7 +268,8 @@ class Leadership:
             self._count(pending)
         self.conditions.unblock()
 
-    def _commit(self, pending: Pending) -> None:
+    def commit(self, pending: Pending) -> None:
+        """Enough nodes hold this version: answer whom it concerns, and trust what follows on without a gap."""
         log, committed = self.log, self.committed
         committed.add(pending.version)
         if self.conditions.blocked:
@@ -272,7 +280,7 @@ class Leadership:
             committed.remove(entry.version)
             if entry.kind == _CONFIG:
                 for progress in self.reconfiguration.in_force(entry):
-                    self._credit(progress)
+                    self.admit(progress)
                 self._count_all()
         if not self.recovered:
             self._pass_barrier()
@@ -311,15 +319,7 @@ class Leadership:
 
     def link_up(self, link: LinkUp) -> None:
         """A follower can be reached (again): ask for its promise first."""
-        progress = self.progress[link.peer]
-        if link.node_id != progress.node_id:
-            self._forget_acknowledgements(link.peer)
-        progress.restart(link.node_id)
-        self.supply.seal(progress)
-
-    def _forget_acknowledgements(self, name: str) -> None:
-        for pending in self.pending.values():
-            pending.acked = [(node, ms) for node, ms in pending.acked if node != name]
+        self.joining.link_up(link)
 
     def link_down(self, peer: str) -> None:
         """A follower is out of reach."""
@@ -333,21 +333,8 @@ class Leadership:
         progress.since_ms = self.replica.now
 
     def promised(self, sender: str, promise: Promise) -> None:
-        """A follower has promised this epoch: bring it up to date, and see whether it may vote."""
-        progress = self.progress[sender]
-        if promise.epoch != self.epoch or promise.node_id != progress.node_id or progress.promised:
-            return
-        if promise.trusted >= self.start and self.epoch not in promise.epochs:
-            progress.diverged = True  # it trusts what this take-over had to give up
-        progress.voter = promise.voter and self.reconfiguration.known_as(sender, promise.node_id)
-        progress.admit_at = None if progress.voter else self.log.last
-        progress.promised = True
-        progress.trusted = promise.trusted
-        progress.sent = progress.contiguous
-        progress.since_ms = self.replica.now
-        self.acknowledged(sender, Ack(self.epoch, [], promise.contiguous, promise.trusted))
-        if progress.reachable:
-            self._credit(progress)
+        """A follower has promised this epoch."""
+        self.joining.promised(sender, promise)
 
     def diverged(self, sender: str, message: Diverged) -> None:
         """A follower found that its history differs from this one."""

@@ -249,12 +249,16 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
 
 
 class Promise(msgspec.Struct, frozen=True, array_like=True, tag="promise"):
-    """The answer to a seal: what this node holds, as of a durable promise of `epoch`."""
+    """The answer to a seal: what this node holds, as of a durable promise of `epoch`.
+
+    `chain`: the checksum chain at version `trusted`.
+    """
 
     epoch: int
     node_id: str
     voter: bool
     trusted: int
+    chain: int
     floor: int
     contiguous: int
     epochs: dict[int, int]

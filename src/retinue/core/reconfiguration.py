@@ -7,7 +7,8 @@ largest `P` that may be in force. The leader demands the largest `W` until the e
 * lower: first publish the larger `P`, then relax `W`.
 
 A learner, a node without a vote because its disk is new, is admitted by an entry that names its node id, once it holds
-everything up to the end of the log as it was when it promised. One change is on its way at a time.
+everything up to the end of the log as it was when it promised. Until that entry is trusted neither disk counts, the old
+one or the new. One change is on its way at a time.
 """
 
 from __future__ import annotations
@@ -112,10 +113,15 @@ class Reconfiguration:
         return change.cover == 0 or holders >= change.configuration.write_quorum
 
     def _admit_learner(self) -> None:
+        """Let a learner vote that has caught up: by an entry, unless it only had not heard yet of the one that did."""
         for name, progress in self.leadership.progress.items():
             caught_up = progress.admit_at is not None and progress.contiguous >= progress.admit_at
             present = progress.linked and progress.promised and not progress.diverged
-            if self.leadership.recovered and caught_up and present:
+            if not caught_up or not present:
+                continue
+            if self.trusted.members.get(name) == progress.node_id and self.known_as(name, progress.node_id):
+                self.leadership.admit(progress)
+            elif self.leadership.recovered:
                 members = {**self.trusted.members, name: progress.node_id}
                 self._begin(Transition(Configuration(self.trusted.write_quorum, members), None, float("inf")))
                 return
@@ -133,14 +139,18 @@ class Reconfiguration:
         for name, node_id in decode_configuration(entry).members.items():
             progress = self.leadership.progress.get(name)
             if progress is not None and progress.admit_at is not None and progress.node_id == node_id:
-                progress.voter, progress.admit_at = True, None
                 admitted.append(progress)
         return admitted
 
     def known_as(self, name: str, node_id: str) -> bool:
-        """Whether this node id speaks for the member: no other has been seen under its name."""
+        """Whether this node id speaks for the member: no other has been seen under its name.
+
+        By the trusted configuration and by all that may follow it, as in the votes of a take-over.
+        """
         known = self.trusted.members.get(name) or self.leadership.replica.births.get(name)
-        return known in (None, node_id)
+        above = self.leadership.log.above.values()
+        later = (decode_configuration(entry) for entry in above if entry.kind == Kind.CONFIG)
+        return known in (None, node_id) and all(c.members.get(name, node_id) == node_id for c in later)
 
     def give_up(self) -> bool:
         """At its deadline nobody waits for a change any more. Whether it had no version yet, and is given up."""

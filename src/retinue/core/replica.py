@@ -154,6 +154,7 @@ class Replica(Durable, Reads):
             node_id=self.node_id,
             voter=self.may_vote,
             trusted=log.trusted,
+            chain=log.chain,
             floor=log.floor,
             contiguous=0 if self.quarantined else self.acceptor.contiguous,
             epochs=dict(self.epochs),

@@ -196,6 +196,9 @@ class Takeover:
         replica = self.replica
         if self.mode is Mode.FOUND:
             replica.found(self.cluster_id)
+        if not replica.may_vote:
+            replica.step_down(Reason.NOT_VOTER)  # it has heard, while it waited, that another disk speaks for it
+            return
         seen = max([replica.promised, *(link.promised for link in self.links.values())])
         self.epoch = next_epoch(seen, replica.index, replica.nodes)
         self.stage = Stage.SEALING

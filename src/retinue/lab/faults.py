@@ -93,14 +93,33 @@ class Faults:
             self._later(1200, self.start, node.name)
 
     def _wipe(self) -> None:
-        """Only as many at once as the protocol bears: a copy of every write is left, and writes still have a quorum."""
+        """A node gets a new disk; sometimes the one that it had at first comes back later."""
         node = self._any()
-        blank = sum(not other.disk.hard.voter for other in self.nodes.values() if other is not node)
-        bearable = min(2, self.plan.write_quorum, len(self.names) - 1 - self.plan.write_quorum)
-        if blank < bearable and node.disk.hard.voter and node.up:
+        if self._may_lose(node):
             node.crash()
             node.wipe()
             self._later(600, self.start, node.name)
+            if self.time.random.random() < 0.5:
+                self._later(3000, self._put_back, node)
+
+    def _put_back(self, node: SimulatedNode) -> None:
+        if node.disks == 2 and self._may_lose(node):
+            node.crash()
+            node.put_back()
+            self._later(600, self.start, node.name)
+
+    def _may_lose(self, node: SimulatedNode) -> bool:
+        """Only as many disks at once as the protocol bears: a copy of every write is left, and writes have a quorum."""
+        useless = sum(not self._has_a_vote(other) for other in self.nodes.values() if other is not node)
+        bearable = min(2, self.plan.write_quorum, len(self.names) - 1 - self.plan.write_quorum)
+        return useless < bearable and self._has_a_vote(node) and node.up
+
+    @staticmethod
+    def _has_a_vote(node: SimulatedNode) -> bool:
+        """What a node says of itself; but a first disk that was replaced must have been admitted again."""
+        hard = node.disk.hard
+        admitted = hard.configuration is not None and hard.configuration.members.get(node.name) == hard.node_id
+        return hard.voter and (admitted or node.disks == 1)
 
     def _pause(self) -> None:
         node = self._any()
