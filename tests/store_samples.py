@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinue.core.messages import (
@@ -60,11 +60,11 @@ def tamper(directory: Path, sql: str, *parameters: object) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where entries lie: versions of single rows, (first version, count) of runs, versions that are marked as dead."""
+    """Where entries lie: versions of single rows, (first version, entries kept) of runs, and versions in those."""
 
     rows: list[int]
     runs: list[tuple[int, int]]
-    dead: list[int]
+    in_runs: list[int] = field(default_factory=list, compare=False)
 
 
 def layout(directory: Path) -> Layout:
@@ -72,6 +72,11 @@ def layout(directory: Path) -> Layout:
     with closing(sqlite3.connect(directory / "retinue.db")) as db:
         return Layout(
             [version for (version,) in db.execute("SELECT DISTINCT slot / 1024 FROM entries ORDER BY slot")],
-            db.execute("SELECT first, count FROM runs ORDER BY first").fetchall(),
-            [version for (version,) in db.execute("SELECT version FROM dead ORDER BY version")],
+            db.execute("SELECT first, kept FROM runs ORDER BY first").fetchall(),
+            [
+                version
+                for (version,) in db.execute(
+                    "SELECT first + key FROM runs, json_each(runs.entries) WHERE type = 'array' ORDER BY first, key"
+                )
+            ],
         )

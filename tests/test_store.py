@@ -125,14 +125,14 @@ def test_versions_arrive_in_any_order_and_can_be_removed(store: Store) -> None:
 
 def test_a_compacted_batch_keeps_its_parts_in_their_places(store: Store) -> None:
     store.commit([SaveEntries([batch(1, *parts(4), request_id="r")]), SaveState(HardState("n", floor=1, trusted=1))])
-    store.commit([Compact([(1, 0), (1, 2)])])
+    store.commit([Compact([(1, 0), (1, 2)], [])])
     [left] = store.load().entries
     gone = Change(Kind.NOOP, "")
     assert left.changes() == (gone, parts(4)[1], gone, parts(4)[3])
     assert (left.version, left.kind, left.request_id) == (1, Kind.BATCH, "r")
     store.commit([SaveEntries([left])])
     assert store.read_rows(1, 0, 10) == [left]
-    store.commit([Compact([(1, 1), (1, 3)])])
+    store.commit([Compact([(1, 1), (1, 3)], [])])
     assert store.load().entries == []
 
 
@@ -217,13 +217,14 @@ GROUPS = st.builds(
 
 
 class AgainstADict(RuleBasedStateMachine):
-    """The store does what a dict of entries does, over clean and unclean restarts."""
+    """The store does what a dict of entries does; only what was compacted from runs may be back after a restart."""
 
     @initialize()
     def found(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="retinue-store-"))
         self.restarts = 0
         self.model: dict[int, Entry] = {}
+        self.compacted: dict[int, Entry] = {}
         self.store = Store(self.directory / "0", synchronous="OFF")
         self.hard = HardState(self.store.load().hard.node_id, floor=EVERYWHERE)
         self.store.commit([SaveState(self.hard)])
@@ -235,17 +236,21 @@ class AgainstADict(RuleBasedStateMachine):
         for version in removed:
             self.model.pop(version, None)
         self.model.update({entry.version: entry for entry in entries})
+        for version in (*removed, *(entry.version for entry in entries)):
+            self.compacted.pop(version, None)
 
     @rule(dead=st.lists(st.tuples(VERSIONS, st.integers(0, 3)), max_size=3))
     def compact(self, dead: list[tuple[int, int]]) -> None:
-        self.store.commit([Compact(dead)])
+        dead = [(version, part) for version, part in dead if version in self.model]
+        self.store.commit([Compact(dead, [])])
         for version, part in dead:
             self.forget(version, part)
 
     @rule(first=VERSIONS, count=st.integers(1, 20), spared=st.integers(1, 60))
     def compact_a_stretch(self, first: int, count: int, spared: int) -> None:
         dead = [(version, 0) for version in range(first, first + count) if version != spared]
-        self.store.commit([Compact(dead[:2]), Compact(dead[2:])])
+        dead = [(version, part) for version, part in dead if version in self.model]
+        self.store.commit([Compact(dead[:2], []), Compact(dead[2:], [])])
         for version, part in dead:
             self.forget(version, part)
 
@@ -257,7 +262,7 @@ class AgainstADict(RuleBasedStateMachine):
         if part < len(changes):
             changes[part] = Change(Kind.NOOP, "")
         if entry.kind != Kind.BATCH or all(change.kind == Kind.NOOP for change in changes):
-            del self.model[version]
+            self.compacted[version] = self.model.pop(version)
         else:
             self.model[version] = batch(version, *changes, epoch=entry.epoch, request_id=entry.request_id)
 
@@ -266,6 +271,7 @@ class AgainstADict(RuleBasedStateMachine):
         entries = [entry for entry in entries if entry.version <= trusted]
         self.store.commit([Install(trusted, entries)])
         self.model = {version: entry for version, entry in self.model.items() if version > trusted}
+        self.compacted = {version: entry for version, entry in self.compacted.items() if version > trusted}
         self.model.update({entry.version: entry for entry in entries})
 
     @rule(clean=st.booleans())
@@ -278,8 +284,12 @@ class AgainstADict(RuleBasedStateMachine):
         shutil.copytree(before, after)
         self.store.close()
         self.store = Store(after, synchronous="OFF")
-        assert self.store.load().hard == self.hard
+        image = self.store.load()
+        assert image.hard == self.hard
         assert self.store.opened.clean == clean
+        found = {entry.version: entry for entry in image.entries}
+        assert self.model.items() <= found.items() <= (self.compacted | self.model).items()
+        self.model, self.compacted = found, {}
 
     @rule(after=st.integers(0, 50), upto=st.integers(0, 50), limit=st.integers(1, 12))
     def read(self, after: int, upto: int, limit: int) -> None:
@@ -297,21 +307,21 @@ class AgainstADict(RuleBasedStateMachine):
     @invariant()
     def every_version_in_one_place(self) -> None:
         where = layout(self.directory / str(self.restarts))
-        in_runs = [version for first, count in where.runs for version in range(first, first + count)]
-        assert len({*where.rows, *in_runs}) == len(where.rows) + len(in_runs)
-        assert set(where.dead) <= set(in_runs)
-        assert {*where.rows, *in_runs} - set(where.dead) == self.model.keys()
+        assert len({*where.rows, *where.in_runs}) == len(where.rows) + len(where.in_runs)
+        assert self.model.keys() <= {*where.rows, *where.in_runs} <= self.model.keys() | self.compacted.keys()
 
     @invariant()
     def people_see_the_same(self) -> None:
+        where = layout(self.directory / str(self.restarts))
+        there = {version: (self.model | self.compacted)[version] for version in {*where.rows, *where.in_runs}}
         newest: dict[str, Change] = {}
-        for _, entry in sorted(self.model.items()):
+        for _, entry in sorted(there.items()):
             newest |= {change.key: change for change in entry.changes() if change.kind != Kind.NOOP}
         with closing(sqlite3.connect(self.directory / str(self.restarts) / "retinue.db")) as db:
             shown = [key for (key,) in db.execute("SELECT key FROM kvstore")]
             logged = [version for (version,) in db.execute("SELECT DISTINCT version FROM log")]
         assert shown == sorted(key for key, change in newest.items() if change.kind == Kind.PUT)
-        assert logged == sorted(self.model)
+        assert logged == sorted(there)
 
     def teardown(self) -> None:
         self.store.close()

@@ -159,11 +159,11 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "retinue.db").read_text().startswith("my holiday diary")
 
 
-@pytest.mark.parametrize("other", [1, 3])
+@pytest.mark.parametrize("other", [1, 2, 4])
 def test_another_format_is_refused(tmp_path: Path, other: int) -> None:
     load(tmp_path)
     tamper(tmp_path, f"UPDATE meta SET value = '{other}' WHERE name = 'format'")
-    with pytest.raises(DataDirError, match=f"has format {other} and this release reads format 2: start the release"):
+    with pytest.raises(DataDirError, match=f"has format {other} and this release reads format 3: start the release"):
         Store(tmp_path)
 
 

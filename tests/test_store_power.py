@@ -223,8 +223,11 @@ def _as_sqlite3(error: apsw.Error) -> sqlite3.Error:
     return translated
 
 
-def work(store: Store, draw: random.Random, image: Image) -> Iterator[Image]:
-    """Make one commit after another; before each, yield the state that it will leave behind."""
+def work(store: Store, draw: random.Random, image: Image, compacted: dict[int, Entry]) -> Iterator[Image]:
+    """Make one commit after another; before each, yield the state that it will leave behind.
+
+    What the commit compacts is added to `compacted`: a restart may bring it back.
+    """
     hard, epochs, entries = image.hard, dict(image.epochs), {entry.version: entry for entry in image.entries}
     for number in range(1, 40):
         newest = max(entries, default=0)
@@ -240,10 +243,10 @@ def work(store: Store, draw: random.Random, image: Image) -> Iterator[Image]:
             del entries[version]
         dead = [version for version, entry in entries.items() if entry.kind == Kind.PUT and draw.random() < 0.2]
         for version in dead:
-            del entries[version]
+            compacted[version] = entries.pop(version)
         entries.update({entry.version: entry for entry in saved})
         yield Image(hard, dict(epochs), [entry for _, entry in sorted(entries.items())])
-        compact = [Compact([(version, 0) for version in dead])] if dead else []
+        compact = [Compact([(version, 0) for version in dead], [])] if dead else []
         epoch = SaveEpoch(hard.promised, newest + 1)
         store.commit([SaveEntries([], removed), *compact, SaveEntries(saved), epoch, SaveState(hard)])
 
@@ -256,11 +259,20 @@ def _entry(version: int, epoch: int, draw: random.Random, plain: bool) -> Entry:
     return Entry(version, epoch, Kind.PUT, f"key{version}", value)
 
 
+def is_left_of(found: Image, state: Image | None, compacted: dict[int, Entry]) -> bool:
+    """Whether it is the state, and perhaps some of what was compacted."""
+    if state is None or (found.hard, found.epochs) != (state.hard, state.epochs):
+        return False
+    there, alive = ({entry.version: entry for entry in image.entries} for image in (found, state))
+    return alive.items() <= there.items() <= (compacted | alive).items()
+
+
 def lives(directory: Path, seed: int, synchronous: str) -> tuple[int, int]:
     """Two lives that end in a power cut, and a look after each: how often the cut met an open commit, or lost one."""
     draw = random.Random(seed)
     disk = Disk()
     durable: Image | None = None
+    compacted: dict[int, Entry] = {}
     torn = lost = 0
     for _ in range(2):
         disk.strength = draw.choice([draw.randrange(1, 60), draw.randrange(1, 3000)])
@@ -270,7 +282,7 @@ def lives(directory: Path, seed: int, synchronous: str) -> tuple[int, int]:
             store = Store(directory, synchronous=synchronous, connect=disk.connect)
             durable = store.load()
             possible = [durable]
-            for state in work(store, draw, durable):
+            for state in work(store, draw, durable, compacted):
                 possible = [durable, state]
                 durable = state
             possible = [durable]
@@ -282,7 +294,7 @@ def lives(directory: Path, seed: int, synchronous: str) -> tuple[int, int]:
         disk = disk.reboot(draw)
         with closing(Store(directory, connect=disk.connect)) as after:
             found = after.load()
-        lost += possible != [None] and found not in possible
+        lost += possible != [None] and not any(is_left_of(found, state, compacted) for state in possible)
         durable = found
     return torn, lost
 

@@ -1,4 +1,4 @@
-"""Runs: written, read in parts, dissolved, compacted, shown to people; and a file from before there were any."""
+"""Runs: written, read in parts, dissolved, and shown to people."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from retinue.core.messages import Compact, Encoding, Entry, HardState, Install, Kind, SaveEntries, SaveState
-from retinue.errors import DiskFull
 from retinue.store import Store
-from retinue.store_files import Connection, connect_sqlite
-from retinue.store_log import RUN_ENTRIES_MIN, SWEPT_PER_MARK
+from retinue.store_log import RUN_ENTRIES_MIN
 from retinue.store_runs import RUN_ENTRIES_MAX, RUN_VALUES_BYTES, stretches
-from tests.store_samples import Layout, batch, layout, load, parts, put, puts, tamper, write
+from tests.store_samples import Layout, batch, layout, parts, put, puts, write
 
 LONG = RUN_ENTRIES_MIN
 
@@ -37,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def test_a_group_is_one_run_and_a_short_one_is_rows(store: Store, tmp_path: Path) -> None:
     store.commit([SaveEntries(puts(1, LONG))])
     store.commit([SaveEntries(puts(LONG + 1, LONG - 1))])
-    assert layout(tmp_path) == Layout(rows=[*range(LONG + 1, 2 * LONG)], runs=[(1, LONG)], dead=[])
+    assert layout(tmp_path) == Layout(rows=[*range(LONG + 1, 2 * LONG)], runs=[(1, LONG)])
     assert store.load().entries == puts(1, 2 * LONG - 1)
 
 
@@ -60,7 +57,7 @@ def test_what_fits_in_no_run_splits_it(store: Store, tmp_path: Path, between: li
 def test_another_epoch_or_a_hole_splits_a_run(store: Store, tmp_path: Path) -> None:
     entries = [*puts(1, LONG), *puts(LONG + 1, LONG, epoch=2), *puts(2 * LONG + 2, LONG, epoch=2)]
     store.commit([SaveEntries(entries)])
-    assert layout(tmp_path) == Layout([], [(1, LONG), (LONG + 1, LONG), (2 * LONG + 2, LONG)], [])
+    assert layout(tmp_path) == Layout([], [(1, LONG), (LONG + 1, LONG), (2 * LONG + 2, LONG)])
     assert store.load().entries == entries
 
 
@@ -152,26 +149,25 @@ def test_replacing_and_removing_dissolve_only_the_runs_they_touch(store: Store, 
 def test_a_replaced_stretch_is_a_run_again(store: Store, tmp_path: Path) -> None:
     store.commit([SaveEntries(puts(1, 2 * LONG))])
     store.commit([SaveEntries(puts(3, LONG, epoch=2))])
-    assert layout(tmp_path) == Layout([1, 2, *range(LONG + 3, 2 * LONG + 1)], [(3, LONG)], [])
+    assert layout(tmp_path) == Layout([1, 2, *range(LONG + 3, 2 * LONG + 1)], [(3, LONG)])
     entries = [*puts(1, 2), *puts(3, LONG, epoch=2), *puts(LONG + 3, LONG - 2)]
     assert store.load().entries == entries
 
 
 def test_a_replaced_version_is_not_dead_any_more(store: Store, tmp_path: Path) -> None:
     store.commit([SaveEntries(puts(1, 2 * LONG))])
-    store.commit([Compact([(1, 0), (2, 0)])])
+    store.commit([Compact([(1, 0), (2, 0)], [])])
     store.commit([SaveEntries([put(2, "back", epoch=2)])])
-    assert layout(tmp_path) == Layout([*range(2, 2 * LONG + 1)], [], [])
+    assert layout(tmp_path) == Layout([*range(2, 2 * LONG + 1)], [])
     assert store.load().entries == [put(2, "back", epoch=2), *puts(3, 2 * LONG - 2)]
 
 
 def test_install_cuts_through_a_run(store: Store, tmp_path: Path) -> None:
     store.commit([SaveEntries(puts(1, LONG)), SaveEntries(puts(LONG + 1, LONG)), SaveEntries(puts(2 * LONG + 1, LONG))])
-    store.commit([Compact([(1, 0), (LONG + 1, 0), (LONG + 4, 0)])])
+    store.commit([Compact([(1, 0), (LONG + 1, 0), (LONG + 4, 0)], [])])
     snapshot = [put(LONG + 1, "x", epoch=3), put(LONG + 3, "y", epoch=3)]
     store.commit([Install(LONG + 3, snapshot)])
     assert layout(tmp_path).runs == [(2 * LONG + 1, LONG)]
-    assert layout(tmp_path).dead == []
     assert store.load().entries == [*snapshot, *puts(LONG + 5, 2 * LONG - 4)]
 
 
@@ -179,122 +175,11 @@ def test_an_installed_snapshot_is_runs_where_it_can_be(store: Store, tmp_path: P
     store.commit([SaveEntries(puts(1, LONG))])
     snapshot = [put(2, "x"), *puts(5, LONG)]
     store.commit([Install(LONG + 4, snapshot)])
-    assert layout(tmp_path) == Layout([2], [(5, LONG)], [])
+    assert layout(tmp_path) == Layout([2], [(5, LONG)])
     assert store.load().entries == snapshot
 
 
-# --- compaction ---
-
-
-def test_a_dead_entry_of_a_run_is_gone_for_good(store: Store, tmp_path: Path) -> None:
-    """A deletion that is compacted together with the put that it deleted must not bring the key back."""
-    entries = [*puts(1, LONG), Entry(LONG + 1, 1, Kind.DELETE, "key1")]
-    store.commit([SaveEntries(entries[:LONG]), SaveEntries(entries[LONG:])])
-    store.commit([Compact([(1, 0), (LONG + 1, 0)])])
-    assert layout(tmp_path) == Layout([], [(1, LONG)], [1])
-    alive = entries[1:LONG]
-    assert store.load().entries == alive
-    assert store.read_rows(100, 0, 100) == alive
-    assert store.read_range(0, 100, 1000) == []
-    assert store.read_range(1, 100, 1000) == alive
-    store.close()
-    with closing(Store(tmp_path, synchronous="OFF")) as again:
-        assert again.load().entries == alive
-        assert again.opened.clean
-        assert again.opened.rows_checked == LONG - 1
-        again.commit([Compact([(1, 0), (2, 1), (LONG + 50, 0)])])
-        assert again.load().entries == alive
-    assert layout(tmp_path).dead == [1]
-
-
-def test_a_run_that_is_mostly_dead_becomes_rows(store: Store, tmp_path: Path) -> None:
-    store.commit([SaveEntries(puts(1, LONG))])
-    mostly = -(-3 * LONG // 4)
-    store.commit([Compact([(version, 0) for version in range(1, mostly)])])
-    assert layout(tmp_path) == Layout([], [(1, LONG)], [*range(1, mostly)])
-    store.commit([Compact([(mostly, 0)])])
-    assert layout(tmp_path) == Layout([*range(mostly + 1, LONG + 1)], [], [])
-    assert store.load().entries == puts(mostly + 1, LONG - mostly)
-
-
-def test_nothing_above_the_floor_is_rewritten(tmp_path: Path) -> None:
-    with closing(Store(tmp_path, synchronous="OFF")) as store:
-        store.load()
-        store.commit([SaveEntries(puts(1, LONG)), SaveEntries(puts(LONG + 1, LONG))])
-        store.commit([SaveState(HardState("me", floor=LONG))])
-        store.commit([Compact([(version, 0) for version in range(1, 2 * LONG + 1)])])
-        assert layout(tmp_path) == Layout([], [(LONG + 1, LONG)], [*range(LONG + 1, 2 * LONG + 1)])
-        assert store.load().entries == []
-
-
-def test_one_transaction_looks_at_as_much_as_its_marks_pay_for(store: Store, tmp_path: Path) -> None:
-    runs = 4 * SWEPT_PER_MARK
-    for run in range(runs):
-        store.commit([SaveEntries(puts(1 + run * LONG, LONG))])
-    for run in range(runs):
-        tamper(tmp_path, *marked(1 + run * LONG, LONG))
-    looked = []
-    while left := layout(tmp_path).runs:
-        looked.append(len(left))
-        store.commit([Compact([(1, 0)])])
-    assert {before - after for before, after in pairwise(looked)} == {-(-SWEPT_PER_MARK // LONG)}
-
-
-def marked(first: int, count: int) -> tuple[str, int, int]:
-    """Mark versions behind the store's back."""
-    series = (
-        "WITH RECURSIVE of(version) AS (SELECT ?1 UNION ALL SELECT version + 1 FROM of WHERE version < ?1 + ?2 - 1)"
-    )
-    return f"{series} INSERT INTO dead SELECT version, -version FROM of", first, count
-
-
-def test_keys_that_are_written_again_and_again_keep_the_file_bounded(store: Store, tmp_path: Path) -> None:
-    """As the core does it: what a newer version supersedes is dead. At most 8 entries of runs for each living one."""
-    keys, newest, dead, version = 40, dict[int, Entry](), list[tuple[int, int]](), 0
-    for group in range(150):
-        entries = []
-        for index in range(16):
-            version += 1
-            key = (version * version + group * index) % keys
-            if key in newest:
-                dead.append((newest[key].version, 0))
-            newest[key] = put(version, f"key{key}", b"%d" % version)
-            entries.append(newest[key])
-        store.commit([SaveEntries(entries), Compact(dead)])
-        dead = []
-        shown = layout(tmp_path)
-        assert sum(count for _, count in shown.runs) <= 8 * len(newest) + 16
-        assert len(shown.rows) <= len(newest)
-    assert store.load().entries == sorted(newest.values(), key=lambda entry: entry.version)
-
-
-def test_a_full_disk_in_the_middle_of_compaction_changes_nothing(tmp_path: Path) -> None:
-    connections: list[Connection] = []
-
-    def connect(path: str) -> Connection:
-        connections.append(connect_sqlite(path))
-        return connections[-1]
-
-    entries = puts(1, 4 * LONG, bytes(2000))
-    dead = [(version, 0) for version in range(1, 4 * LONG) if version % 8]
-    with closing(Store(tmp_path, synchronous="OFF", connect=connect)) as store:
-        store.load()
-        store.commit([SaveEntries(entries), SaveState(HardState("me", floor=1 << 40))])
-        connections[0].execute("PRAGMA max_page_count=1").close()
-        before = layout(tmp_path)
-        for _ in range(2):
-            with pytest.raises(DiskFull):
-                store.commit([SaveEntries(puts(4 * LONG + 1, LONG, bytes(20_000))), Compact(dead)])
-            assert layout(tmp_path) == before
-            assert store.load().entries == entries
-        connections[0].execute("PRAGMA max_page_count=30000").close()
-        store.commit([Compact(dead)])
-        alive = [entry for entry in entries if (entry.version, 0) not in dead]
-        assert store.load().entries == alive
-    assert load(tmp_path).entries == alive
-
-
-# --- for people, and from before ---
+# --- for people ---
 
 
 def test_the_views_show_runs_and_rows_together(tmp_path: Path) -> None:
@@ -304,34 +189,34 @@ def test_the_views_show_runs_and_rows_together(tmp_path: Path) -> None:
         put(3, "gone", b"x"),
         put(4, "bytes", b"\xff"),
         Entry(5, 2, Kind.PUT, "before", b"1", Encoding.JSON, "r", 1),
-        *puts(6, LONG),
-        Entry(6 + LONG, 2, Kind.DELETE, "gone"),
-        put(7 + LONG, "a", b"a row", epoch=2),
+        *puts(6, 32),
+        Entry(38, 2, Kind.DELETE, "gone"),
+        put(39, "a", b"a row", epoch=2),
     ]
     entries = [Entry(e.version, 2, e.kind, e.key, e.value, e.encoding, e.request_id, e.expires_ms) for e in entries]
     with closing(Store(tmp_path)) as store:
         store.load()
         store.commit([SaveEntries(entries[:-1]), SaveState(HardState("me", floor=1 << 40))])
         store.commit([SaveEntries(entries[-1:])])
-        store.commit([Compact([(1, 0), (6, 0)])])
-    assert layout(tmp_path).dead == [1, 6]
+        store.commit([Compact([(1, 0), *((version, 0) for version in range(6, 35))], [])])
+    assert layout(tmp_path) == Layout([39], [(1, 8)])
     with closing(sqlite3.connect(tmp_path / "retinue.db")) as db:
         columns = "version, part, parts, epoch, kind, key, value, encoding, expires_ms, request_id"
-        shown = db.execute(f"SELECT {columns} FROM log WHERE version NOT BETWEEN 7 AND 5 + ?", (LONG,)).fetchall()
+        shown = db.execute(f"SELECT {columns} FROM log WHERE version NOT BETWEEN 35 AND 37").fetchall()
         assert shown == [
             (2, 0, 0, 2, "put", "b", "in a run", "raw", 0, ""),
             (3, 0, 0, 2, "put", "gone", "x", "raw", 0, ""),
             (4, 0, 0, 2, "put", "bytes", '{"base64":"/w=="}', "raw", 0, ""),
             (5, 0, 0, 2, "put", "before", "1", "json", 1, "r"),
-            (6 + LONG, 0, 0, 2, "delete", "gone", "", "raw", 0, ""),
-            (7 + LONG, 0, 0, 2, "put", "a", "a row", "raw", 0, ""),
+            (38, 0, 0, 2, "delete", "gone", "", "raw", 0, ""),
+            (39, 0, 0, 2, "put", "a", "a row", "raw", 0, ""),
         ]
         assert db.execute("SELECT key, value FROM kvstore WHERE key NOT LIKE 'key%'").fetchall() == [
             ("a", "a row"),
             ("b", "in a run"),
             ("bytes", '{"base64":"/w=="}'),
         ]
-        assert db.execute("SELECT count(*) FROM kvstore").fetchone() == (3 + LONG - 1,)
+        assert db.execute("SELECT count(*) FROM kvstore").fetchone() == (3 + 3,)
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 shell is not installed")

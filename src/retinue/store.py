@@ -121,8 +121,7 @@ class Store:
             )
         self._clean = self._get("clean")
         self._transact(self._execute, "DELETE FROM meta WHERE name = 'clean'")
-        with self._reading():
-            self._log = StoredLog(self._db)
+        self._log = StoredLog(self._db)
 
     def _found(self) -> None:
         """Make the tables, and this node's identity."""
@@ -146,12 +145,21 @@ class Store:
             if self._clean not in (None, mark) and not self._loaded:
                 raise damaged(self._where, f"it has {mark}, and was closed with {self._clean}")
             entries = list(self._read(0, LAST_VERSION))
+            if not self._loaded:
+                self._survey()
             with self._reading():
                 rows = self._log.count_entries()
             self._loaded = True
         duration_ms = (time.perf_counter() - began) * 1000
         self.opened = OpenReport(self._where, self._fresh, self._clean is not None, rows, duration_ms)
         return Image(self._hard, epochs, entries)
+
+    def _survey(self) -> None:
+        try:
+            with self._reading():
+                self._log.survey()
+        except DamagedRow as damage:
+            raise self._damaged(damage) from damage
 
     def _check_structure(self) -> None:
         with self._reading():
@@ -162,9 +170,9 @@ class Store:
     def _mark(self) -> str:
         """The mark of a clean stop: how much there is, by which the next start sees that nothing got lost."""
         with self._reading():
-            rows, runs, dead = self._log.counts()
+            rows, runs = self._log.counts()
             epochs = self._db.execute("SELECT count(*) FROM epochs").fetchone()[0]
-        return f"{rows} rows, {epochs} epochs, {runs} runs, {dead} dead"
+        return f"{rows} rows, {epochs} epochs, {runs} runs"
 
     def _epochs(self) -> Iterator[tuple[int, int]]:
         for epoch, start, checksum in self._db.execute("SELECT epoch, start, checksum FROM epochs"):
@@ -218,7 +226,12 @@ class Store:
     def commit(self, saves: Sequence[Save]) -> None:
         """All saves in one transaction, durable on return. After `DiskFull` nothing is changed; try again later."""
         with self._turn:
-            self._transact(self._apply, saves)
+            try:
+                self._transact(self._apply, saves)
+            except BaseException:
+                self._log.undo()
+                raise
+            self._log.keep()
             for save in saves:
                 if isinstance(save, SaveState):
                     self._hard = save.hard
@@ -238,8 +251,8 @@ class Store:
                 case SaveEpoch(epoch=epoch, start=start):
                     row = (epoch, start, text_checksum(epoch, start))
                     self._execute("INSERT OR IGNORE INTO epochs VALUES (?, ?, ?)", row)
-                case Compact(dead=dead):
-                    size += log.compact(dead, self._hard.floor)
+                case Compact(dead=dead, tombstones=tombstones):
+                    size += log.compact(dead, tombstones)
                 case Install(trusted=trusted, entries=entries):
                     size += log.install(trusted, entries) + CHECKPOINT_BYTES
         self._log_bytes += size

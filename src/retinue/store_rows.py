@@ -23,7 +23,7 @@ PART_BITS = 10
 PARTS_MAX = 1 << PART_BITS
 LAST_VERSION = (1 << 63 - PART_BITS) - 1
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout; a file of another one is refused."""
 
 APPLICATION_ID = 0x52544E55

@@ -3,38 +3,37 @@
 A run is a number of puts and deletes with consecutive versions and one accept epoch. Its row has a JSON array with one
 small array per entry, and one checksum. Everything else is rows of the table `entries`: single entries, batches,
 configurations, noops, large values, and keys with a NUL. A version is in one run or in `entries`, never in both, and
-runs do not overlap; a run is never changed. `store_log` makes one log of it all, and says what becomes of entries in a
-run that are replaced or deleted.
+runs do not overlap. Compaction writes a run again without what is dead in it: a 0 holds the place of an entry that is
+gone. `store_log` makes one log of it all, and says what becomes of entries in a run that are replaced.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from retinue.core.messages import Entry, Kind
 from retinue.store_rows import DamagedRow
 
-RUN_ENTRIES_MAX = 1024
+RUN_ENTRIES_MAX = 128
+"""A longer run would be no cheaper to write, and one entry of it that lives on would keep more zeros about it."""
 RUN_VALUES_BYTES = 256 << 10
 """The values of a run are not longer than this together."""
 
 RUNS_SCHEMA = (
     """CREATE TABLE runs (
   first INTEGER PRIMARY KEY, -- version of the first entry; the others follow one by one
-  count INTEGER NOT NULL,
+  count INTEGER NOT NULL,   -- of places in the array
+  kept INTEGER NOT NULL,    -- how many of them still hold an entry
   epoch INTEGER NOT NULL,   -- the leadership under which these copies were last written
   entries TEXT NOT NULL,    -- JSON: [[kind, key, value, encoding, expires_ms, request_id], ...] as in table entries;
-                            -- the last three may be left out: 0, 0, ''; {"base64": ...} is a value that is no text
+                            -- the last three may be left out: 0, 0, ''; {"base64": ...} is a value that is no text;
+                            -- 0 in place of an entry: compaction has removed it
   checksum INTEGER NOT NULL -- CRC-32 of the other columns
-)""",
-    """CREATE TABLE dead (
-  version INTEGER PRIMARY KEY, -- entry of a run that compaction has deleted
-  checksum INTEGER NOT NULL -- the version, negative: enough to notice a flipped bit
 )""",
     """CREATE VIEW log(version, part, parts, epoch, kind, key, value, encoding, expires_ms, request_id) AS
 SELECT slot / 1024, slot % 1024, parts, epoch,
@@ -46,7 +45,7 @@ FROM (
   SELECT (first + entry.key) * 1024, 0, epoch, json_extract(entry.value, '$[0]'), json_extract(entry.value, '$[1]'),
     json_extract(entry.value, '$[2]'), json_extract(entry.value, '$[3]'), ifnull(json_extract(entry.value, '$[4]'), 0),
     ifnull(json_extract(entry.value, '$[5]'), '')
-  FROM runs, json_each(runs.entries) AS entry WHERE first + entry.key NOT IN (SELECT version FROM dead)
+  FROM runs, json_each(runs.entries) AS entry WHERE entry.type = 'array'
 ) ORDER BY 1, 2""",
     """CREATE VIEW kvstore(key, value) AS
 SELECT key, value
@@ -56,7 +55,7 @@ WHERE kind = 'put' AND (expires_ms = 0 OR expires_ms > strftime('%s', 'now') * 1
 ORDER BY key""",
 )
 
-INSERT_RUN = "INSERT INTO runs VALUES (?, ?, ?, CAST(? AS TEXT), ?)"
+INSERT_RUN = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)"
 
 BELOW_ALL, ABOVE_ALL = -1 << 63, (1 << 63) - 1
 """The lowest and the highest number that a damaged row can have for a version."""
@@ -65,7 +64,7 @@ _PUT, _DELETE = int(Kind.PUT), int(Kind.DELETE)
 _NUL_IN_JSON = b"\\u0000"
 
 # What the checksum of a run covers before its text.
-_pack_head = struct.Struct("<qqq").pack
+_pack_head = struct.Struct("<qqqq").pack
 
 
 class _Base64(msgspec.Struct):
@@ -84,9 +83,12 @@ class _Stored(msgspec.Struct, array_like=True, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(list[_Stored])
+_decoder = msgspec.json.Decoder(list[_Stored | Literal[0]])
+_decode_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_REMOVED = b"0"
 
-StoredRun = tuple[int, int, int, bytes, int]
+StoredRun = tuple[int, int, int, int, bytes, int]
+"""First version, places, entries kept, epoch, text, checksum: a row of the table `runs`."""
 
 
 def stretches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
@@ -124,8 +126,15 @@ def run_of(entries: list[Entry]) -> StoredRun | None:
         if any("\0" in entry.key or "\0" in entry.request_id for entry in entries):
             return None
         text = _encode(_stored(entries, [_readable(entry.value) for entry in entries]))
-    first, count, epoch = entries[0].version, len(entries), entries[0].epoch
-    return first, count, epoch, text, zlib.crc32(text, zlib.crc32(_pack_head(first, count, epoch)))
+    return _sealed(entries[0].version, len(entries), len(entries), entries[0].epoch, text)
+
+
+def _sealed(first: int, count: int, kept: int, epoch: int, text: bytes) -> StoredRun:
+    return first, count, kept, epoch, text, _checksum(first, count, kept, epoch, text)
+
+
+def _checksum(first: int, count: int, kept: int, epoch: int, text: bytes) -> int:
+    return zlib.crc32(text, zlib.crc32(_pack_head(first, count, kept, epoch)))
 
 
 def _stored(entries: list[Entry], values: Sequence[str | _Base64]) -> list[tuple[object, ...]]:
@@ -144,57 +153,63 @@ def _readable(value: bytes) -> str | _Base64:
         return _Base64(value)
 
 
-def runs_of(rows: Iterable[Any], marks: Iterable[Any], after: int, upto: int) -> Iterator[tuple[int, int, list[Entry]]]:
-    """First and last version of runs, and their entries with `after` < version <= `upto` that are not marked as dead.
+def _is_right(first: int, count: int, kept: int, epoch: int, text: bytes, checksum: int) -> bool:
+    try:
+        return _checksum(first, count, kept, epoch, text) == checksum
+    except (TypeError, struct.error):
+        return False
 
-    `rows` as of the table `runs` and `marks` as of `dead`, both in order and from the same version on. Every checksum
-    is verified, and that each mark belongs to a run. Raises `DamagedRow`.
+
+def _damaged(first: int) -> DamagedRow:
+    return DamagedRow(first, "the checksum of the run that begins with it is wrong")
+
+
+def without(rows: Iterable[Any], dead: Callable[[int], int]) -> Iterator[StoredRun]:
+    """The same rows of the table `runs` without their dead entries; `dead` as for `runs_of`. Raises `DamagedRow`."""
+    for row in rows:
+        first, count, _, epoch, text, _ = row
+        if not _is_right(*row):
+            raise _damaged(first)
+        bits = dead(first)
+        left = [_REMOVED if bits >> place & 1 else bytes(entry) for place, entry in enumerate(_decode_raw(text))]
+        yield _sealed(first, count, count - left.count(_REMOVED), epoch, b"[%b]" % b",".join(left))
+
+
+def runs_of(
+    rows: Iterable[Any], dead: Callable[[int], int], after: int, upto: int
+) -> Iterator[tuple[int, int, list[Entry]]]:
+    """First and last version of runs, and their living entries with `after` < version <= `upto`.
+
+    `rows` as of the table `runs`, in order, every checksum is verified; `dead` gives a bit for each entry of the run
+    with this first version that is to be left out. Raises `DamagedRow`.
     """
-    dead = _marked(marks)
-    mark = next(dead, None)
     previous = BELOW_ALL - 1
-    for first, count, epoch, text, checksum in rows:
+    for row in rows:
+        first, count, kept, epoch, text, _ = row
         try:
-            right = zlib.crc32(text, zlib.crc32(_pack_head(first, count, epoch))) == checksum
-            stored = _decoder.decode(text) if right else []
-        except (TypeError, struct.error, msgspec.MsgspecError):
-            right = False
-        if not right or len(stored) != count:
-            raise DamagedRow(first, "the checksum of the run that begins with it is wrong")
+            stored = _decoder.decode(text) if _is_right(*row) else []
+        except (TypeError, msgspec.MsgspecError):
+            stored = []
+        if len(stored) != count or count - stored.count(0) != kept:
+            raise _damaged(first)
         if first <= previous:
             raise DamagedRow(first, "it is in two runs")
-        previous = last = first + count - 1
-        if mark is not None and mark < first:
-            break
-        gone = set()
-        while mark is not None and mark <= last:
-            gone.add(mark)
-            mark = next(dead, None)
+        previous = first + count - 1
         low = max(after + 1, first)
-        yield first, last, _entries_of_run(low, epoch, stored[low - first : upto - first + 1], gone)
-    if mark is not None:
-        raise DamagedRow(mark, "it is marked as dead, and no run has it")
+        living = stored[low - first : upto - first + 1]
+        yield first, previous, list(_entries_of_run(low, epoch, living, dead(first) >> low - first))
 
 
-def _marked(marks: Iterable[Any]) -> Iterator[int]:
-    for version, checksum in marks:
-        if checksum != -version:
-            raise DamagedRow(version, "the checksum of its mark in the table dead is wrong")
-        yield version
-
-
-def _entries_of_run(first: int, epoch: int, stored_entries: list[_Stored], gone: Container[int]) -> list[Entry]:
-    return [
-        Entry(
-            version,
-            epoch,
-            stored.kind,
-            stored.key,
-            stored.value.encode() if isinstance(stored.value, str) else stored.value.base64,
-            stored.encoding,
-            stored.request_id,
-            stored.expires_ms,
-        )
-        for version, stored in enumerate(stored_entries, first)
-        if version not in gone
-    ]
+def _entries_of_run(first: int, epoch: int, places: list[_Stored | Literal[0]], dead: int) -> Iterator[Entry]:
+    for place, stored in enumerate(places):
+        if isinstance(stored, _Stored) and not dead >> place & 1:
+            yield Entry(
+                first + place,
+                epoch,
+                stored.kind,
+                stored.key,
+                stored.value.encode() if isinstance(stored.value, str) else stored.value.base64,
+                stored.encoding,
+                stored.request_id,
+                stored.expires_ms,
+            )

@@ -94,7 +94,7 @@ class Disk:
             kept = {version: row for version, row in self.rows.items() if version > save.trusted}
             self.rows = kept | {entry.version: entry for entry in save.entries}
         else:
-            for version, part in save.dead:
+            for version, part in (*save.dead, *save.tombstones):
                 self._remove(version, part)
 
     def _remove(self, version: int, part: int) -> None:

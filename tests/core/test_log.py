@@ -115,7 +115,9 @@ class LogModel(RuleBasedStateMachine):
     @rule(back=st.integers(0, 4), limit=st.integers(1, 3))
     def compact(self, back: int, limit: int) -> None:
         floor = self.log.trusted - back
-        for version, part in self.log.compact(floor, limit):
+        dead, tombstones = self.log.compact(floor, limit)
+        assert len(dead) + len(tombstones) <= limit
+        for version, part in (*dead, *tombstones):
             self.disk._remove(version, part)
         assert self.floor <= self.log.floor <= max(self.floor, floor)
         self.floor = self.log.floor
@@ -251,7 +253,7 @@ def test_the_last_part_of_a_batch_that_touches_a_key_counts() -> None:
     before = log.newest("k")
     log.settle()
     assert before == log.newest("k") == PartRow(1, 1, b"2", 0, 1)
-    assert log.compact(1, 10) == [(1, 0)]
+    assert log.compact(1, 10) == ([(1, 0)], [])
 
 
 def test_the_configuration_in_force_survives_a_restart_and_compaction() -> None:
@@ -259,7 +261,7 @@ def test_the_configuration_in_force_survives_a_restart_and_compaction() -> None:
     hard = HardState("d.1", trusted=3, configuration=Configuration(4), configuration_version=2)
     log = Log(Image(hard, {}, image.entries))
     assert log.configuration == Configuration(4)
-    assert log.compact(3, 10) == [(1, 0)]
+    assert log.compact(3, 10) == ([(1, 0)], [])
 
 
 def test_what_compaction_has_made_of_a_batch_is_not_taken_for_what_the_client_asked() -> None:
@@ -273,9 +275,18 @@ def test_what_compaction_has_made_of_a_batch_is_not_taken_for_what_the_client_as
 
 def test_compaction_goes_on_where_it_stopped_at_its_limit() -> None:
     log = Log(member_image("d.1", *(put(version, 1) for version in range(1, 8)), trusted=7))
-    assert log.compact(6, 2) == [(1, 0), (2, 0)]
+    assert log.compact(6, 2) == ([(1, 0), (2, 0)], [])
     assert log.floor == 3
-    assert log.compact(6, 100) == [(3, 0), (4, 0), (5, 0)]
+    assert log.compact(6, 100) == ([(3, 0), (4, 0), (5, 0)], [])
+    assert log.floor == 6
+
+
+def test_after_a_restart_everything_below_the_floor_comes_again_in_slices() -> None:
+    log = Log(member_image("d.1", *(put(version, 1) for version in range(1, 8)), trusted=7, floor=6))
+    assert log.compact(3, 2) == ([(1, 0), (2, 0)], [])
+    assert log.compact(3, 2) == ([(3, 0), (4, 0)], [])
+    assert log.floor == 6
+    assert log.compact(3, 100) == ([(5, 0)], [])
     assert log.floor == 6
 
 
@@ -320,7 +331,7 @@ def test_versions_of_one_key_are_trusted_one_after_the_other() -> None:
     log.settle()
     log.settle()
     assert log.versions_of == {}
-    assert log.compact(3, 10) == [(1, 0), (3, 0)], "a noop leaves no row"
+    assert log.compact(3, 10) == ([(1, 0), (3, 0)], []), "a noop leaves no row"
 
 
 def test_a_listing_ends_with_its_prefix() -> None:
@@ -347,4 +358,4 @@ def test_deleting_what_is_not_there_leaves_nothing() -> None:
     log = Log(member_image("d.1", delete(1, 1), trusted=1))
     assert log.rows == {}
     assert [*log.keys("", None)] == []
-    assert log.compact(1, 10) == [(1, 0)]
+    assert log.compact(1, 10) == ([], [(1, 0)])

@@ -86,7 +86,7 @@ def test_superseded_rows_are_deleted_in_batches_with_the_floor_that_they_belong_
         cluster.propose(write(token))
     cluster.now += 1
     effects = cluster.step(L, Tick())
-    assert only(effects, Compact) == [Compact([(1, 0), (2, 0)])]
+    assert only(effects, Compact) == [Compact([(1, 0), (2, 0)], [])]
     assert only(effects, SaveState)[0].hard.floor == 3
     cluster.advance(1)
     cluster.advance(1)

@@ -138,10 +138,10 @@ class Durable:
             self.save_state()
 
     def compact(self, retention: int, limit: int) -> None:
-        """Delete superseded rows that are more than `retention` versions old, at most about `limit` of them."""
-        dead = self.log.compact(self.log.trusted - retention, limit)
-        if dead:
-            self._saves.append(Compact(dead))
+        """Delete superseded rows that are more than `retention` versions old, at most `limit` of them."""
+        dead, tombstones = self.log.compact(self.log.trusted - retention, limit)
+        if dead or tombstones:
+            self._saves.append(Compact(dead, tombstones))
             self.save_state()
 
     # --- the trusted prefix ---

@@ -56,7 +56,7 @@ class Log:
         self.versions_of: dict[str, list[int]] = {}
         self.requests: dict[str, tuple[int, int]] = {}
         self._request_order: deque[tuple[int, str]] = deque()
-        self._garbage: deque[tuple[int, int, int]] = deque()
+        self._garbage: deque[tuple[int, int, int, bool]] = deque()
         self._order = SortedKeys(self.rows)
         self._load(image.entries, hard.trusted, hard.chain)
         self.configuration, self.configuration_version = hard.configuration, hard.configuration_version
@@ -140,10 +140,10 @@ class Log:
                 if change.kind != Kind.NOOP:
                     self._settle_key(change.key, _part_row(entry, part, change))
         elif kind == Kind.CONFIG:
-            self._garbage.append((version, self.configuration_version, 0))
+            self._garbage.append((version, self.configuration_version, 0, False))
             self.configuration, self.configuration_version = decode_configuration(entry), version
         else:
-            self._garbage.append((version, version, 0))
+            self._garbage.append((version, version, 0, False))
         if entry.request_id and version > self.floor:
             self.requests[entry.request_id] = (version, entry.fingerprint())
             self._request_order.append((version, entry.request_id))
@@ -151,9 +151,9 @@ class Log:
     def _settle_key(self, key: str, row: Row) -> None:
         version, old = row.version, self.rows.get(key)
         if old is not None:
-            self._garbage.append((version, old.version, old.part))
+            self._garbage.append((version, old.version, old.part, False))
         if row.deleted:
-            self._garbage.append((version, version, row.part))
+            self._garbage.append((version, version, row.part, True))
             if old is not None:
                 del self.rows[key]
                 self._order.discard(key)
@@ -173,24 +173,29 @@ class Log:
         self.floor, self.last = floor, trusted
         self._load([*entries, *kept], trusted, chain)
 
-    def compact(self, floor: int, limit: int) -> list[tuple[int, int]]:
-        """Raise the floor towards `floor`; at most about `limit` (version, part) rows that are dead below it."""
+    def compact(self, floor: int, limit: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Raise the floor towards `floor`; at most `limit` (version, part) rows that are dead below it, and tombstones.
+
+        In the order of the versions that supersede them; a deletion supersedes itself, and is a tombstone. So a row
+        comes before every tombstone of its key that is newer. What superseded the rest of one version may come later:
+        after a restart everything that the store still has comes again, however far below the floor.
+        """
         dead: list[tuple[int, int]] = []
-        garbage = self._garbage
-        while garbage and garbage[0][0] <= floor:
-            if len(dead) >= limit and garbage[0][0] > self.floor:
+        tombstones: list[tuple[int, int]] = []
+        garbage, floor, by_version = self._garbage, max(self.floor, floor), 0
+        for _ in range(limit):
+            if not garbage or garbage[0][0] > floor:
+                by_version = floor
                 break
-            by_version, version, part = garbage.popleft()
-            self.floor = max(self.floor, by_version)
+            by_version, version, part, is_tombstone = garbage.popleft()
             if version:
-                dead.append((version, part))
-        else:
-            self.floor = max(self.floor, floor)
+                (tombstones if is_tombstone else dead).append((version, part))
+        self.floor = max(self.floor, by_version)
         while self._request_order and self._request_order[0][0] <= self.floor:
             version, request_id = self._request_order.popleft()
             if self.requests.get(request_id, (0, 0))[0] == version:
                 del self.requests[request_id]
-        return dead
+        return dead, tombstones
 
     # --- reading ---
 

@@ -568,9 +568,14 @@ class SaveState(msgspec.Struct, frozen=True):
 
 
 class Compact(msgspec.Struct, frozen=True):
-    """Delete these (version, part) rows: newer rows of their keys, at or below the floor, supersede them."""
+    """Delete these (version, part) rows: newer rows of their keys, at or below the floor, supersede them.
+
+    `tombstones` are deletions, in order: one may only go from the store for good together with or after all older rows
+    of its key, which are in this `dead` or were in an earlier one. Until it goes, reads may show it.
+    """
 
     dead: list[tuple[int, int]]
+    tombstones: list[tuple[int, int]]
 
 
 class Install(msgspec.Struct, frozen=True):

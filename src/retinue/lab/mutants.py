@@ -174,6 +174,7 @@ class _ForgetfulDisk(SimulatedDisk):
     """A crash takes back promises: to the highest epoch that an entry was accepted from."""
 
     def crash(self) -> None:
+        super().crash()
         accepted = max(self.epochs, default=0)
         if accepted < self.hard.promised:
             self.hard = msgspec.structs.replace(self.hard, promised=accepted)

@@ -6,6 +6,7 @@ uses the disk: it calls `commit` at the moment from which the transaction is dur
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from retinue.core.messages import (
@@ -26,13 +27,21 @@ from retinue.core.messages import (
 _DEAD_PART = Change(Kind.NOOP, "")
 
 
+# After so many more deletions a dead entry is gone for good.
+DELETIONS_UNCERTAIN = 3
+
+
 class SimulatedDisk:
-    """The durable state of one node. A wiped disk is a new one, with a new node id."""
+    """The durable state of one node. A wiped disk is a new one, with a new node id.
+
+    As with the real store, what was lately declared dead is there again after a crash.
+    """
 
     def __init__(self, node_id: str) -> None:
         self.hard = HardState(node_id)
         self.epochs: dict[int, int] = {}
         self.rows: dict[int, Entry] = {}
+        self._uncertain: deque[dict[int, Entry]] = deque(maxlen=DELETIONS_UNCERTAIN)
 
     def load(self) -> Image:
         """The state to start a replica from."""
@@ -51,7 +60,9 @@ class SimulatedDisk:
             elif isinstance(save, SaveEpoch):
                 self.epochs.setdefault(save.epoch, save.start)
             elif isinstance(save, Compact):
-                for version, part in save.dead:
+                dead = [*save.dead, *save.tombstones]
+                self._uncertain.append({version: self.rows[version] for version, _ in dead if version in self.rows})
+                for version, part in dead:
                     self._remove(version, part)
             else:
                 self._install(save)
@@ -61,6 +72,8 @@ class SimulatedDisk:
 
     def crash(self) -> None:
         """The process has died; what is durable stays."""
+        while self._uncertain:
+            self.rows.update(self._uncertain.pop())
 
     def _remove(self, version: int, part: int) -> None:
         """A batch keeps its other parts, and their numbers."""
@@ -79,6 +92,7 @@ class SimulatedDisk:
         del self.rows[version]
 
     def _install(self, save: Install) -> None:
+        self._uncertain.clear()
         self.rows = {version: entry for version, entry in self.rows.items() if version > save.trusted}
         for entry in save.entries:
             self.rows[entry.version] = entry
