@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from retinue.core.messages import Append
 from retinue.deadlines import DeadlineTimer
-from retinue.frames import append_frames, encode_entry, encode_frame
+from retinue.frames import append_frame, append_frames, encode_entry, encode_frame
 from retinue.links import Link
 from retinue.network import Conditions, Network
 
@@ -24,12 +23,26 @@ from retinue.network import Conditions, Network
 WAITING_ENTRY_BYTES = 300
 
 
-class _Copy(NamedTuple):
-    """A copy of one entry that waits; `head` is its append without entries."""
+class _DelayedEntry:
+    """One entry that waits, for all links together; `head` is the append that it came with."""
 
-    link: Link
-    head: Append
-    entry: msgspec.Raw
+    __slots__ = ("_frame", "head", "raw", "size_bytes")
+
+    def __init__(self, head: Append, raw: msgspec.Raw) -> None:
+        self.head = head
+        self.raw = raw
+        self.size_bytes = len(raw) + WAITING_ENTRY_BYTES
+        self._frame: bytes | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """An append of this entry alone, encoded once for all links."""
+        if self._frame is None:
+            self._frame = append_frame(self.head.epoch, self.head.start, self.head.commit, [self.raw])
+        return self._frame
+
+
+_Copy = tuple[Link, _DelayedEntry]
 
 
 class DelayedEntries:
@@ -51,16 +64,15 @@ class DelayedEntries:
         if len(plain) == len(links):
             return None
         now_s = time.monotonic()
-        entries = [encode_entry(entry) for entry in message.entries]
-        head = msgspec.structs.replace(message, entries=[])
+        entries = [_DelayedEntry(message, encode_entry(entry)) for entry in message.entries]
         delays_ms = {link.peer: [0.0] * len(entries) for link in plain}
         delayed = False
         copies: list[tuple[float, _Copy]] = []
         for link in links:
-            conditions = self._network.conditions(link.peer)
+            conditions = network.conditions(link.peer)
             if conditions.active and not conditions.cut:
                 delayed |= conditions.delayed
-                delays_ms[link.peer] = self._simulate(link, conditions, head, entries, now_s, copies)
+                delays_ms[link.peer] = self._simulate(link, conditions, entries, now_s, copies)
         # All at once, for setting the timer is a system call.
         self._timer.schedule(copies)
         return delays_ms if delayed else None
@@ -68,7 +80,7 @@ class DelayedEntries:
     def forget(self, link: Link) -> None:
         """Drop the copies that wait for `link`."""
         if link.delayed_bytes:
-            self._timer.discard(lambda copy: copy.link is link)
+            self._timer.discard(lambda copy: copy[0] is link)
             link.delayed_bytes = 0
 
     def close(self) -> None:
@@ -79,46 +91,46 @@ class DelayedEntries:
         self,
         link: Link,
         conditions: Conditions,
-        head: Append,
-        entries: list[msgspec.Raw],
+        entries: list[_DelayedEntry],
         now_s: float,
         copies: list[tuple[float, _Copy]],
     ) -> list[float]:
         """Draw the delays of these entries on one link; those that wait are added to `copies`."""
         network, peer, in_order = self._network, link.peer, conditions.in_order
         drawn_ms = network.draw_delays_ms(peer, len(entries))
-        arriving = list(zip(drawn_ms, entries, strict=True))
+        arriving: Iterable[tuple[float, _DelayedEntry]] = zip(drawn_ms, entries, strict=True)
         if conditions.loss:
             arriving = [copy for copy in arriving if not network.lost(peer)]
         if not conditions.delayed:
-            _enqueue(link, head, [entry for _, entry in arriving])
+            _enqueue(link, [entry for _, entry in arriving])
             return drawn_ms
         before = len(copies)
         for delay_ms, entry in arriving:
-            if not link.reserve(len(entry) + WAITING_ENTRY_BYTES):
+            if not link.reserve(entry.size_bytes):
                 del copies[before:]  # the link has dropped all that waited for it
                 break
             due_s = now_s + delay_ms / 1000
             if in_order:
                 due_s = link.delayed_until_s = max(due_s, link.delayed_until_s)
-            copies.append((due_s, _Copy(link, head, entry)))
+            copies.append((due_s, (link, entry)))
         return drawn_ms
 
     def _due(self, copies: list[_Copy]) -> None:
-        together: dict[tuple[Link, int, int], list[_Copy]] = {}
-        for copy in copies:
-            copy.link.delayed_bytes -= len(copy.entry) + WAITING_ENTRY_BYTES
-            together.setdefault((copy.link, copy.head.epoch, copy.head.start), []).append(copy)
-        for (link, _, _), group in together.items():
-            latest = group[0].head if len(group) == 1 else max([copy.head for copy in group], key=_commit_of)
-            _enqueue(link, latest, [copy.entry for copy in group])
+        together: dict[tuple[Link, int, int], list[_DelayedEntry]] = {}
+        for link, entry in copies:
+            link.delayed_bytes -= entry.size_bytes
+            together.setdefault((link, entry.head.epoch, entry.head.start), []).append(entry)
+        for (link, _, _), entries in together.items():
+            _enqueue(link, entries)
         self._flush()
 
 
-def _commit_of(head: Append) -> int:
-    return head.commit
-
-
-def _enqueue(link: Link, head: Append, entries: list[msgspec.Raw]) -> None:
-    for frame in append_frames(head.epoch, head.start, head.commit, entries):
-        link.enqueue(frame)
+def _enqueue(link: Link, entries: list[_DelayedEntry]) -> None:
+    """Entries of one epoch in as few frames as they fit in, with the latest commit point among them."""
+    if len(entries) == 1:
+        link.enqueue(entries[0].frame)
+    elif entries:
+        head = entries[0].head
+        commit = max([entry.head.commit for entry in entries])
+        for frame in append_frames(head.epoch, head.start, commit, [entry.raw for entry in entries]):
+            link.enqueue(frame)

@@ -238,7 +238,7 @@ class Driver:
         self.peers.flush()
         if saves:
             self._commits.commit(self._streams.without_deletions(saves), lambda: self._committed(others))
-        else:
+        elif others:
             self._perform(others)
 
     def _committed(self, others: list[Effect]) -> None:

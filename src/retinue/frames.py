@@ -106,17 +106,22 @@ def encode_entry(entry: Entry) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(entry))
 
 
+def append_frame(epoch: int, start: int, commit: int, entries: list[msgspec.Raw]) -> bytes:
+    """One `Append` frame with these entries."""
+    return encode_frame(_RawAppend(epoch, start, commit, entries))
+
+
 def append_frames(epoch: int, start: int, commit: int, entries: list[msgspec.Raw]) -> Iterator[bytes]:
     """`Append` frames with these entries, of at most `CHUNK_BYTES` each unless a single entry is larger."""
     first, size = 0, 0
     for at, entry in enumerate(entries):
         length = len(entry)
         if size and size + length > CHUNK_BYTES:
-            yield encode_frame(_RawAppend(epoch, start, commit, entries[first:at]))
+            yield append_frame(epoch, start, commit, entries[first:at])
             first, size = at, 0
         size += length
     if entries:
-        yield encode_frame(_RawAppend(epoch, start, commit, entries[first:]))
+        yield append_frame(epoch, start, commit, entries[first:])
 
 
 class FrameReader:

@@ -227,7 +227,8 @@ class Store:
         """All saves in one transaction, durable on return. After `DiskFull` nothing is changed; try again later."""
         with self._turn:
             try:
-                self._transact(self._apply, saves)
+                if len(saves) != 1 or not self._commit_at_once(saves[0]):
+                    self._transact(self._apply, saves)
             except BaseException:
                 self._log.undo()
                 raise
@@ -237,6 +238,21 @@ class Store:
                     self._hard = save.hard
             if self._log_bytes >= CHECKPOINT_BYTES:
                 self._checkpoint()
+
+    def _commit_at_once(self, save: Save) -> bool:
+        """Commit what one statement can do, which is most of what a loaded node saves; false if it takes more."""
+        if type(save) is not SaveEntries or save.removed:
+            return False
+        statement = self._log.as_one_statement(save.entries)
+        if statement is None:
+            return False
+        self._refuse_if_broken()
+        try:
+            self._control.execute(statement.sql, statement.parameters)
+        except BaseException as error:
+            self._undo(error)
+        self._log_bytes += _COMMIT_BYTES + statement.size_bytes
+        return True
 
     def _apply(self, saves: Sequence[Save]) -> None:
         log, size = self._log, _COMMIT_BYTES
@@ -302,21 +318,26 @@ class Store:
 
     def _transact(self, work: Callable[..., None], *arguments: object) -> None:
         """Do `work` in one transaction, durable on return; undone if anything fails."""
-        if self._broken:
-            raise SyncFailed(f"The disk failed under {self._where} before: start the node again.")
+        self._refuse_if_broken()
         try:
             self._control.execute("BEGIN IMMEDIATE")
             work(*arguments)
             self._control.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
+        except BaseException as error:
+            self._undo(error)
+
+    def _refuse_if_broken(self) -> None:
+        if self._broken:
+            raise SyncFailed(f"The disk failed under {self._where} before: start the node again.")
+
+    def _undo(self, error: BaseException) -> NoReturn:
+        """Undo the transaction that failed, and raise what the failure means."""
+        self._roll_back()
+        if isinstance(error, sqlite3.Error):
             self._refuse(error)
-        except DamagedRow as damage:
-            self._roll_back()
-            raise self._damaged(damage) from damage
-        except BaseException:
-            self._roll_back()
-            raise
+        if isinstance(error, DamagedRow):
+            raise self._damaged(error) from error
+        raise error
 
     def _roll_back(self) -> None:
         if not self._db.in_transaction:

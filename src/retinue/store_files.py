@@ -79,7 +79,7 @@ class Cursor(Protocol):
 class Control(Protocol):
     """A cursor for statements without rows."""
 
-    def execute(self, sql: str, /) -> object:
+    def execute(self, sql: str, parameters: Sequence[object] = (), /) -> object:
         """Run one statement."""
 
 

@@ -97,6 +97,12 @@ def text_checksum(*fields: object) -> int:
     return zlib.crc32(" ".join(map(str, fields)).encode())
 
 
+def insert_rows(count: int) -> str:
+    """The statement that inserts so many rows."""
+    row = INSERT_ROW.partition(" VALUES ")[2]
+    return INSERT_ROW + f", {row}" * (count - 1)
+
+
 def rows_of(entries: Iterable[Entry]) -> Iterator[StoredRow]:
     """The rows of entries, in order."""
     for entry in entries:

@@ -69,7 +69,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     window: int = 65_536
     retention: int = 100_000
-    compact_batch: int = 512
+    compact_batch: int = 768
     catch_up_batch: int = 512
     max_pending_writes: int = 65_536
     max_pending_bytes: int = 64 << 20
