@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from retinue.errors import SettingsConflict
 from retinue.network import DISTRIBUTIONS, Conditions, Network
 
 PEERS = ("follower1", "follower2")
@@ -127,7 +128,6 @@ def test_sending_again_waits_longer_than_the_largest_delay(distribution: str) ->
 @pytest.mark.parametrize(
     ("patch", "sentence"),
     [
-        ({"min_delay_ms": 500}, "smallest delay .500 ms. is above the largest .100 ms."),
         ({"max_delay_ms": -1}, "largest delay is -1 ms: give a number from 0 to 3600000"),
         ({"max_delay_ms": math.nan}, "largest delay is nan ms"),
         ({"max_delay_ms": 1e999}, "largest delay is inf ms"),
@@ -154,5 +154,26 @@ def test_a_wrong_change_is_refused_as_a_whole(patch: dict[str, object], sentence
     network = Network(Conditions("uniform", 0, 100), seed=2)
     before = network.settings()
     with pytest.raises(ValueError, match=sentence):
+        network.configure({"loss": 0.5, **patch}, PEERS)
+    assert network.settings() == before
+
+
+@pytest.mark.parametrize(
+    ("patch", "names"),
+    [
+        ({"min_delay_ms": 500}, "min_delay_ms=500 would be above max_delay_ms=100"),
+        ({"min_delay_ms": 2.5, "max_delay_ms": 2}, "min_delay_ms=2.5 would be above max_delay_ms=2"),
+        (
+            {"links": {"follower2": {"min_ms": 101}}},
+            "links.follower2.min_ms=101 would be above links.follower2.max_ms=100",
+        ),
+        ({"min_delay_ms": 50}, "links.follower1.min_ms=50 would be above links.follower1.max_ms=40"),
+    ],
+)
+def test_values_that_exclude_each_other_are_a_conflict(patch: dict[str, object], names: str) -> None:
+    network = Network(Conditions("uniform", 0, 100), seed=2)
+    network.configure({"links": {"follower1": {"max_ms": 40}}}, PEERS)
+    before = network.settings()
+    with pytest.raises(SettingsConflict, match=names):
         network.configure({"loss": 0.5, **patch}, PEERS)
     assert network.settings() == before

@@ -152,6 +152,13 @@ class WindowExceeded(Conflict):
     title = "Version beyond the window"
 
 
+class SettingsConflict(Conflict):
+    """Settings that are each allowed and exclude each other, or what is in force; nothing was changed."""
+
+    title = "Settings exclude each other"
+    exit_code = EXIT_USAGE
+
+
 class ConditionFailed(RetinueError):
     """The condition of a write does not hold. `fields["current"]` is the current version, 0 for an absent key."""
 

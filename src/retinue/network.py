@@ -23,6 +23,8 @@ from statistics import NormalDist
 
 import msgspec
 
+from retinue.errors import SettingsConflict
+
 DISTRIBUTIONS = ("uniform", "fixed", "exponential", "lognormal")
 
 # Above an hour a delay is a cut; the limit keeps a mistyped number from filling the queues with entries never sent.
@@ -46,7 +48,12 @@ _SHARED_FIELDS = {
     "loss": "loss",
     "in_order_delivery": "in_order",
 }
+_SHARED_NAMES = {field: name for name, field in _SHARED_FIELDS.items()}
 _LINK_FIELDS = ("min_ms", "max_ms", "distribution", "loss", "in_order", "cut")
+
+
+class Contradiction(ValueError):
+    """Values that are each allowed and exclude each other."""
 
 
 class Conditions(msgspec.Struct, frozen=True):
@@ -60,7 +67,7 @@ class Conditions(msgspec.Struct, frozen=True):
     * `lognormal`: a plus a lognormal of median (b - a) / 2 and sigma 0.5; mean a + 0.567 (b - a); 8 % lie above b
 
     `loss` is the probability, 0 to 1, that a message is dropped. With `in_order` no entry overtakes another. Raises
-    `ValueError` with one sentence.
+    `ValueError` with one sentence, and `Contradiction` for a `min_ms` above `max_ms`.
     """
 
     distribution: str = "uniform"
@@ -78,13 +85,13 @@ class Conditions(msgspec.Struct, frozen=True):
         for what, value in (("smallest", self.min_ms), ("largest", self.max_ms)):
             if not 0 <= value <= DELAY_LIMIT_MS:
                 raise ValueError(f"The {what} delay is {value:g} ms: give a number from 0 to {DELAY_LIMIT_MS:.0f}.")
+        if not 0 <= self.loss <= 1:
+            raise ValueError(f"The loss is {self.loss:g}: give a probability from 0 to 1.")
         if self.min_ms > self.max_ms:
-            raise ValueError(
+            raise Contradiction(
                 f"The smallest delay ({self.min_ms:g} ms) is above the largest ({self.max_ms:g} ms): "
                 "raise the largest or lower the smallest."
             )
-        if not 0 <= self.loss <= 1:
-            raise ValueError(f"The loss is {self.loss:g}: give a probability from 0 to 1.")
 
     @property
     def delayed(self) -> bool:
@@ -181,7 +188,7 @@ class Network:
         return shared | {"seed": self.seed, "links": dict(self._own), "cut": sorted(self._cut)}
 
     def configure(self, patch: Mapping[str, object], peers: Collection[str]) -> None:
-        """Change what `patch` names, all of it or (with a `ValueError`) nothing.
+        """Change what `patch` names, all of it or (with a `ValueError` or `SettingsConflict`) nothing.
 
         * `min_delay_ms`, `max_delay_ms`, `delay_distribution`, `loss`, `in_order_delivery`: all links that have no
           value of their own
@@ -190,7 +197,8 @@ class Network:
           on), or `None` to make it like the others
         * `cut`: the peers whose links are cut from now on; the others are healed
 
-        `peers` are the names that may occur.
+        `peers` are the names that may occur. `SettingsConflict` is for values that are each allowed and exclude each
+        other or what is in force: a smallest delay above the largest.
         """
         unknown = [name for name in patch if name not in (*_SHARED_FIELDS, "seed", "links", "cut")]
         if unknown:
@@ -203,7 +211,9 @@ class Network:
         own, cut = _patched_links(self._own, self._cut, patch.get("links", {}), peers)
         if "cut" in patch:
             cut = frozenset(_checked_peers(patch["cut"], peers))
-        of_link = {peer: _replace(shared, {**own.get(peer, {}), "cut": peer in cut}) for peer in {*own, *cut}}
+        of_link = {
+            peer: _replace(shared, {**own.get(peer, {}), "cut": peer in cut}, peer) for peer in sorted({*own, *cut})
+        }
         self.shared, self.seed, self._own, self._cut, self._of_link = shared, seed, own, cut, of_link
         self.quiet = not any(c.active for c in (shared, *of_link.values()))
         if "seed" in patch:
@@ -216,8 +226,19 @@ class Network:
         return dice
 
 
-def _replace(conditions: Conditions, changes: Mapping[str, object]) -> Conditions:
-    return Conditions(**{**msgspec.structs.asdict(conditions), **changes})
+def _replace(conditions: Conditions, changes: Mapping[str, object], peer: str | None = None) -> Conditions:
+    """`conditions` with these changes: those of all links, or those of the link with `peer`."""
+    wanted = {**msgspec.structs.asdict(conditions), **changes}
+    try:
+        return Conditions(**wanted)
+    except Contradiction:
+        low, high = (
+            f"{_SHARED_NAMES[field] if peer is None else f'links.{peer}.{field}'}={wanted[field]:.12g}"
+            for field in ("min_ms", "max_ms")
+        )
+        raise SettingsConflict(
+            f"{low} would be above {high}, so nothing was changed: send both, the smallest delay not above the largest."
+        ) from None
 
 
 def _checked(name: str, field: str, value: object) -> object:

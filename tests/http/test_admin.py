@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from typing import Any
 
-from tests.http.serving import Cluster, Served
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.http.serving import Cluster, Secured, Served
+
+
+def body_of(description: Any, method: str, path: str) -> Any:
+    return description["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
+
+
+def settings_in(description: Any) -> Any:
+    return body_of(description, "patch", "/config")["properties"]
+
+
+def is_described(cluster: Cluster, patch: dict[str, object]) -> bool:
+    """Whether the leader's description allows this change."""
+    described = body_of(cluster.leader("GET", "/openapi.json").json(), "patch", "/config")
+    return Draft202012Validator(described).is_valid(patch)
 
 
 def test_health(alone: Served) -> None:
@@ -69,7 +87,6 @@ def test_changing_the_network_and_the_quorum(own_cluster: Cluster) -> None:
         {"write_quorum": True},
         {"write_quorum": 1.5},
         {"write_quorum": "2"},
-        {"min_delay_ms": 5},
         {"min_delay_ms": -1},
         {"max_delay_ms": 1e300},
         {"max_delay_ms": None},
@@ -97,9 +114,36 @@ def test_changing_the_network_and_the_quorum(own_cluster: Cluster) -> None:
 def test_bad_settings_change_nothing(cluster: Cluster, patch: dict[str, object]) -> None:
     before = cluster.leader("GET", "/config").json()
     answer = cluster.leader("PATCH", "/config", patch)
-    assert answer.status in (400, 422)
+    assert answer.status == 422
+    assert not is_described(cluster, patch)
     assert answer.json()["detail"].endswith(".")
     assert cluster.leader("GET", "/config").json() == before
+
+
+@pytest.mark.parametrize(
+    ("patch", "both"),
+    [
+        ({"min_delay_ms": 5}, ("min_delay_ms=5", "max_delay_ms=0")),
+        ({"min_delay_ms": 7, "max_delay_ms": 6.5, "write_quorum": 1}, ("min_delay_ms=7", "max_delay_ms=6.5")),
+        ({"links": {"follower2": {"min_ms": 3}}}, ("links.follower2.min_ms=3", "links.follower2.max_ms=0")),
+    ],
+    ids=repr,
+)
+def test_settings_that_exclude_each_other_change_nothing(
+    cluster: Cluster, patch: dict[str, object], both: tuple[str, str]
+) -> None:
+    before = cluster.leader("GET", "/config").json()
+    answer = cluster.leader("PATCH", "/config", patch)
+    assert (answer.status, answer.json()["outcome"]) == (409, "not_written")
+    assert is_described(cluster, patch)
+    assert all(value in answer.json()["detail"] for value in both)
+    assert cluster.leader("GET", "/config").json() == before
+
+
+def test_whole_numbers_may_be_written_with_a_fraction(alone: Served) -> None:
+    changed = alone("PATCH", "/config", b'{"write_quorum": 0.0, "seed": 7.0}')
+    assert (changed.status, changed.json()["write_quorum"], changed.json()["seed"]) == (200, 0, 7)
+    assert alone("PATCH", "/config", {"seed": None}).json()["seed"] is None
 
 
 def test_curl_may_leave_its_content_type(alone: Served) -> None:
@@ -144,7 +188,28 @@ def test_bad_promotions(cluster: Cluster, body: object) -> None:
     assert cluster.leader("GET", "/leader").status == 200
 
 
-def test_the_description_is_served(alone: Served) -> None:
-    answer = alone("GET", "/openapi.json")
+def test_the_description_knows_the_node(cluster: Cluster, alone: Served) -> None:
+    answer = cluster.leader("GET", "/openapi.json")
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.json()["openapi"] == "3.1.0"
+    allowed = settings_in(answer.json())
+    assert allowed["write_quorum"]["maximum"] == 2
+    assert allowed["links"]["properties"].keys() == {"follower1", "follower2"}
+    assert allowed["cut"]["items"]["enum"] == ["follower1", "follower2"]
+    allowed = settings_in(cluster.followers[0]("GET", "/openapi.json").json())
+    assert allowed["cut"]["items"]["enum"] == ["leader", "follower2"]
+    allowed = settings_in(alone("GET", "/openapi.json").json())
+    assert (allowed["write_quorum"]["maximum"], allowed["cut"]["maxItems"]) == (0, 0)
+
+
+def test_the_description_has_the_limit_of_batches(start_leader: Callable[..., Served]) -> None:
+    served = start_leader(batch_limit=3)
+    described = body_of(served("GET", "/openapi.json").json(), "post", "/batch")
+    assert described["properties"]["writes"]["maxItems"] == 3
+
+
+def test_the_description_names_members_to_readers_only(secured: Secured) -> None:
+    for role, told in ((None, False), ("wrong", False), ("read", True), ("admin", True)):
+        answer = secured(role, "GET", "/openapi.json")
+        assert answer.status == 200
+        assert ("maximum" in settings_in(answer.json())["write_quorum"]) is told

@@ -79,7 +79,19 @@ def test_bytes_that_are_no_text_are_shown_as_base64_and_taken_back() -> None:
     assert stored_from_json(shown, encoding) == (b"\xff\x00", Encoding.RAW)
 
 
-@pytest.mark.parametrize(("value", "name"), [("/wA", "base64"), ("/wA=", "hex"), (5, "base64"), ("\u00e9", "base64")])
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("/wA", "base64"),
+        ("/wA=", "hex"),
+        (5, "base64"),
+        ("\u00e9", "base64"),
+        ("YWJj=", "base64"),
+        ("YWJj====", "base64"),
+        ("YWI=YWI=", "base64"),
+        ("YWJj\n", "base64"),
+    ],
+)
 def test_bad_base64_is_refused(value: object, name: str) -> None:
     with pytest.raises(InvalidValue):
         stored_from_json(value, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.http.serving import Client, Cluster, Reply, wait_until
 
@@ -99,3 +100,21 @@ def test_a_stop_lets_writes_under_way_finish(own_cluster: Cluster) -> None:
     assert [answer.status for answer in answers] == [200]
     assert answers[0].headers["Connection"] == "close"
     client.close()
+
+
+def test_a_change_that_another_one_has_made_impossible_says_what_is_in_force(own_cluster: Cluster) -> None:
+    leader = own_cluster.leader
+    followers = [served.node.name for served in own_cluster.followers]
+    assert leader("PATCH", "/config", {"max_delay_ms": 100, "cut": followers}).status == 200
+    with ThreadPoolExecutor() as pool:
+        # Two followers must have the entry that lowers the quorum, so it waits for the links.
+        slow = pool.submit(Client(leader.door.port), "PATCH", "/config", {"write_quorum": 1, "min_delay_ms": 50})
+        leadership = leader.node.replica.leadership
+        assert leadership is not None
+        wait_until(lambda: leadership.change is not None)
+        assert leader("PATCH", "/config", {"max_delay_ms": 20, "cut": []}).status == 200
+        reply = slow.result()
+    assert reply.status == 409
+    assert "the write quorum is in force" in reply.json()["detail"]
+    in_force = leader("GET", "/config").json()
+    assert (in_force["write_quorum"], in_force["min_delay_ms"], in_force["max_delay_ms"]) == (1, 0, 20)

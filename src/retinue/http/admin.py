@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retinue.errors import InvalidValue, NotServing, UnsupportedMediaType
+from retinue.errors import Forbidden, InvalidValue, NotServing, Unauthorized, UnsupportedMediaType
+from retinue.http.access import Role
 from retinue.http.answer import Answer, json_answer
-from retinue.http.body import read_json_object
+from retinue.http.body import read_json_object, without_fraction
 from retinue.http.kv import is_json
 from retinue.http.request import Request, milliseconds, timeout_ms
+from retinue.http.schemas import Known
 from retinue.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 ADMIN_BODY_LIMIT_BYTES = 65_536
 
+_WHOLE_NUMBERS = {"write_quorum", "seed"}
 _FORM = b"application/x-www-form-urlencoded"
 
 
@@ -99,6 +102,8 @@ async def config(door: Door, request: Request) -> Answer:
 async def change_config(door: Door, request: Request) -> Answer:
     """`PATCH /config`: change write quorum and simulated network while running."""
     document = await read_admin_json(request)
+    for name in _WHOLE_NUMBERS & document.keys():
+        document[name] = without_fraction(document[name])
     if document.keys() - {"write_quorum"}:
         door.guard.check_fault_injection()
     return json_answer(await door.node.configure(document) | {"port": door.port})
@@ -120,8 +125,20 @@ async def metrics(door: Door, request: Request) -> Answer:
 
 
 async def description(door: Door, request: Request) -> Answer:
-    """`GET /openapi.json`: the table of routes as OpenAPI 3.1."""
-    return Answer(200, door.description)
+    """`GET /openapi.json`: the table of routes as OpenAPI 3.1, with what this node and its cluster allow."""
+    return Answer(200, door.description(_known(door, request)))
+
+
+def _known(door: Door, request: Request) -> Known:
+    """What the description may say: it asks for no token, and who the members are is for those who may read."""
+    node = door.node
+    peers: tuple[str, ...] | None = None
+    try:
+        door.guard.check_role(Role.READ, request)
+        peers = tuple(name for name in node.replica.members if name != node.name)
+    except (Unauthorized, Forbidden):
+        pass
+    return Known(peers, door.settings.batch_limit)
 
 
 async def read_admin_json(request: Request) -> dict[str, object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from retinue.errors import Overloaded, RetinueError
@@ -20,6 +21,7 @@ from retinue.http.request import Request
 from retinue.http.routes import ROUTES, Route, Table
 
 if TYPE_CHECKING:
+    from retinue.http.schemas import Known
     from retinue.metrics import Counter, Histogram, Registry
     from retinue.node import Node
     from retinue.settings import Settings
@@ -33,8 +35,12 @@ class App:
     """The HTTP door of one node as an ASGI application."""
 
     def __init__(self, node: Node, settings: Settings, registry: Registry, routes: tuple[Route, ...] = ROUTES) -> None:
-        self.door = Door(node, settings, registry)
-        self.door.description = encode_json(describe(routes))
+
+        @lru_cache(maxsize=2)
+        def description(known: Known) -> bytes:
+            return encode_json(describe(routes, known))
+
+        self.door = Door(node, settings, registry, description)
         self._table = Table(routes)
         self._requests = registry.counter(
             "retinue_http_requests_total",

@@ -22,6 +22,7 @@ from retinue.http.body import (
     read_body,
     row_as_json,
     stored_from_json,
+    without_fraction,
 )
 from retinue.http.kv import found_as_json, read_one, write_one
 from retinue.http.request import VERSION_LIMIT, Request, checked_key
@@ -150,9 +151,7 @@ async def replicate(door: Door, request: Request) -> Answer:
 
 
 def _positive(name: str, number: object) -> int:
-    if isinstance(number, float) and number.is_integer():
-        # JSON has no integers of its own: 5.0 is the number 5.
-        number = int(number)
+    number = without_fraction(number)
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= VERSION_LIMIT:
         raise InvalidValue(f"The member {name} must be a whole number from 1 on.")
     return number

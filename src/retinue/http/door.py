@@ -9,6 +9,9 @@ from retinue.http.body import BodyBudget
 from retinue.metrics import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retinue.http.schemas import Known
     from retinue.node import Node
     from retinue.settings import Settings
 
@@ -16,15 +19,17 @@ FOLLOWER_LIMIT = 1000
 
 
 class Door:
-    """The HTTP door of one node."""
+    """The HTTP door of one node. `description` makes the OpenAPI document, as JSON, of what is known."""
 
-    def __init__(self, node: Node, settings: Settings, registry: Registry) -> None:
+    def __init__(
+        self, node: Node, settings: Settings, registry: Registry, description: Callable[[Known], bytes]
+    ) -> None:
         self.node = node
         self.settings = settings
         self.registry = registry
         self.guard = Guard(settings)
         self.budget = BodyBudget(settings.max_pending_bytes)
-        self.description = b""
+        self.description = description
         self.port = settings.port
 
     @property

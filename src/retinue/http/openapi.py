@@ -15,7 +15,7 @@ from retinue.http.answer import BYTES, JSON, LINES, PROBLEM
 from retinue.http.body import DEPTH_LIMIT
 from retinue.http.kv import LIST_LEVELS, READ_LEVELS
 from retinue.http.request import TIMEOUT_LEAST_MS, TIMEOUT_LIMIT_MS, VERSION_LIMIT
-from retinue.http.schemas import BODIES, SCHEMAS
+from retinue.http.schemas import NOTHING_KNOWN, SCHEMAS, Known, bodies
 
 if TYPE_CHECKING:
     from retinue.http.routes import Route
@@ -26,6 +26,7 @@ _ABOUT = f"""A key-value store that one leader replicates to its followers.
 
 Keys are 1 to 1024 bytes of UTF-8, percent-decoded once and otherwise opaque. Values are any JSON value up to
 {DEPTH_LIMIT} levels deep, or bytes. Only the leader takes writes; a follower answers 403 with its address in `leader`.
+This document has the members and limits of the node that serves it, as far as the caller may read them.
 Every write takes `If-Match: "<version>"`, `If-None-Match: *` (412 with the current version where they do not hold) and
 `Idempotency-Key` (a retry is answered with the first result; another request under the same key is 422).
 """
@@ -72,7 +73,6 @@ _PARAMETERS: dict[str, Document] = {
         "name": "w",
         "in": "query",
         "description": "Acknowledgements to wait for: a number up to that of the followers, `majority` or `all`.",
-        "schema": {"anyOf": [{"enum": ["majority", "all"]}, {"type": "string", "pattern": "^[0-9]{1,3}$"}]},
     },
     "timeout_ms": {
         "name": "timeout_ms",
@@ -115,14 +115,24 @@ _PARAMETERS: dict[str, Document] = {
 }
 
 
-def describe(routes: Iterable[Route]) -> Document:
-    """The whole description."""
+# What a receipt is good for: to ask what became of the write, and to read it on any node.
+_LINKS: Document = {
+    "outcome": {"operationId": "get_writes_version", "parameters": {"version": "$response.body#/version"}},
+    "read": {
+        "operationId": "get_kv_key",
+        "parameters": {"key": "$response.body#/key", "min_version": "$response.body#/session"},
+    },
+}
+
+
+def describe(routes: Iterable[Route], known: Known = NOTHING_KNOWN) -> Document:
+    """The whole description: of any node, or of the one of which this is known."""
     paths: dict[str, dict[str, Document]] = {}
     for route in routes:
         operations = paths.setdefault(route.path, {})
-        operations[route.method.lower()] = _operation(route)
+        operations[route.method.lower()] = _operation(route, known)
         if route.path == "/kv/{key}" and route.method == "GET":
-            operations["head"] = _operation(route, head=True)
+            operations["head"] = _operation(route, known, head=True)
     return {
         "openapi": "3.1.0",
         "info": {"title": "retinue", "version": __version__, "description": _ABOUT, "license": {"name": "MIT"}},
@@ -136,20 +146,27 @@ def describe(routes: Iterable[Route]) -> Document:
     }
 
 
-def _operation(route: Route, *, head: bool = False) -> Document:
+def _operation(route: Route, known: Known, *, head: bool = False) -> Document:
     operation: Document = {
         "operationId": _operation_id("HEAD" if head else route.method, route.path),
         "summary": route.summary,
         "responses": _responses(route, head=head),
     }
     if route.parameters:
-        operation["parameters"] = [_PARAMETERS[name] for name in route.parameters]
+        operation["parameters"] = [_parameter(name, known) for name in route.parameters]
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": BODIES[route.body]}
+        operation["requestBody"] = {"required": True, "content": bodies(known)[route.body]}
     if route.role is not Role.PUBLIC:
         # A node without a token file asks for none, hence the empty alternative.
         operation["security"] = [{}, {"token": []}]
     return operation
+
+
+def _parameter(name: str, known: Known) -> Document:
+    if name != "w":
+        return _PARAMETERS[name]
+    number = known.count_of_followers
+    return _PARAMETERS[name] | {"schema": {"anyOf": [{"enum": ["majority", "all"]}, number]}}
 
 
 def _operation_id(method: str, path: str) -> str:
@@ -186,4 +203,7 @@ def _success(route: Route, *, head: bool) -> Document:
     if route.answer == "Page":
         content[LINES.decode()] = {"schema": {"type": "string"}}
     answer["content"] = content
+    if route.answer == "Receipt":
+        # A batch has several keys, which its receipt does not repeat.
+        answer["links"] = {name: link for name, link in _LINKS.items() if name == "outcome" or route.body != "Batch"}
     return answer
