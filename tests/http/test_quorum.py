@@ -106,14 +106,16 @@ def test_a_change_that_another_one_has_made_impossible_says_what_is_in_force(own
     leader = own_cluster.leader
     followers = [served.node.name for served in own_cluster.followers]
     assert leader("PATCH", "/config", {"max_delay_ms": 100, "cut": followers}).status == 200
+    other_client = Client(leader.door.port)
     with ThreadPoolExecutor() as pool:
         # Two followers must have the entry that lowers the quorum, so it waits for the links.
-        slow = pool.submit(Client(leader.door.port), "PATCH", "/config", {"write_quorum": 1, "min_delay_ms": 50})
+        slow = pool.submit(other_client, "PATCH", "/config", {"write_quorum": 1, "min_delay_ms": 50})
         leadership = leader.node.replica.leadership
         assert leadership is not None
         wait_until(lambda: leadership.change is not None)
         assert leader("PATCH", "/config", {"max_delay_ms": 20, "cut": []}).status == 200
         reply = slow.result()
+    other_client.close()
     assert reply.status == 409
     assert "the write quorum is in force" in reply.json()["detail"]
     in_force = leader("GET", "/config").json()
