@@ -193,13 +193,14 @@ class Acceptor:
 
     def _advance(self, sender: str) -> None:
         """Extend the trusted prefix towards the commit point, and compare histories on the way."""
-        log, before = self.replica.log, self.replica.log.trusted
-        while log.trusted < self.commit and not self.replica.quarantined:
-            entry = log.above.get(log.trusted + 1)
+        replica, log, before = self.replica, self.replica.log, self.replica.log.trusted
+        above, commit, checkpoint = log.above, self.commit, self.checkpoint[0]
+        while log.trusted < commit and not replica.quarantined:
+            entry = above.get(log.trusted + 1)
             if entry is None or not self.may_trust(entry):
                 break
             log.settle()
-            if log.trusted == self.checkpoint[0]:
+            if log.trusted == checkpoint:
                 self._compare(sender)
         if log.trusted > before:
             self.contiguous = max(self.contiguous, log.trusted)

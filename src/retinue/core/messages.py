@@ -104,11 +104,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
         The accept epoch is left out: copies of one version agree on all but that.
         """
-        raw_key, request_id, value = self.key.encode(), self.request_id, self.value
+        key, request_id, value = self.key.encode(), self.request_id, self.value
         raw_id = request_id.encode() if request_id else b""
-        sizes = len(raw_key), len(raw_id), len(value)
-        head = _pack_head(self.version, self.kind, self.encoding, self.expires_ms, *sizes)
-        return zlib.crc32(value, zlib.crc32(head + raw_key + raw_id, before))
+        head = _pack_head(self.version, self.kind, self.encoding, self.expires_ms, len(key), len(raw_id), len(value))
+        return zlib.crc32(value, zlib.crc32(head + key + raw_id, before))
 
     def fingerprint(self) -> int:
         """CRC-32 of what a client asked for, to tell a retry from another request under the same id."""
