@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from retinue.core.messages import Compact, Entry, Install, Kind, Save, SaveEntries
+from retinue.core.messages import Entry, Install, Kind, SaveEntries
 from retinue.errors import StorageError
 from retinue.store import Store
-from retinue.streams import SnapshotStreams
+from retinue.streams import ROWS_AT_ONCE, SnapshotStreams
 
 
 def put(version: int) -> Entry:
@@ -22,41 +24,35 @@ def store() -> Store:
     return store
 
 
-def test_deletions_wait_until_no_snapshot_is_under_way(store: Store) -> None:
+def versions(rows: Iterator[list[Entry]]) -> list[int]:
+    return [entry.version for page in rows for entry in page]
+
+
+def test_a_snapshot_is_under_way_from_its_begin_to_its_end(store: Store) -> None:
     streams = SnapshotStreams(store)
-    compact, entries = Compact([(1, 0)], []), SaveEntries([put(4)], [])
+    assert not streams
     rows = streams.begin(3)
-    assert streams.without_deletions([compact, entries]) == [entries]
-    assert [entry.version for page in rows for entry in page] == [1, 2, 3]
+    assert streams
+    streams.about_to_save([SaveEntries([put(4)], [])])
+    assert versions(rows) == [1, 2, 3]
     streams.end("follower1")
-    assert streams.without_deletions([entries]) == [compact, entries]
-    assert streams.without_deletions([entries]) == [entries]
+    assert not streams
 
 
-@pytest.mark.parametrize("read_first", [False, True])
-def test_a_snapshot_breaks_off_when_its_rows_are_replaced(store: Store, read_first: bool) -> None:
+@pytest.mark.parametrize("pages", [0, 1])
+def test_a_snapshot_breaks_off_when_its_rows_are_replaced(store: Store, pages: int) -> None:
+    """Also where nothing is left of them: what was sent so far must not pass for all."""
+    store.commit([SaveEntries([put(version) for version in range(4, 3 * ROWS_AT_ONCE)], [])])
     streams = SnapshotStreams(store)
-    rows = streams.begin(3)
-    if read_first:
-        assert next(rows)
-    install = Install(9, [put(9)])
-    store.commit(streams.without_deletions([install]))
-    store.commit([SaveEntries([put(2)], [])])
-    if read_first:
-        assert list(rows) == [], "it had been read to its end"
-    else:
-        with pytest.raises(StorageError, match="were replaced"):
-            next(rows)
+    rows = streams.begin(3 * ROWS_AT_ONCE)
+    for _ in range(pages):
+        assert len(next(rows)) == ROWS_AT_ONCE
+    saves = [Install(9 * ROWS_AT_ONCE, [put(9 * ROWS_AT_ONCE)])]
+    streams.about_to_save(saves)
+    store.commit(saves)
+    with pytest.raises(StorageError, match="were replaced"):
+        next(rows)
     streams.end("follower1")
-
-
-def test_deletions_of_rows_that_were_replaced_are_void(store: Store) -> None:
-    """Else a deletion could go while an older value that came with the snapshot stays."""
-    streams = SnapshotStreams(store)
-    streams.begin(3)
-    earlier: list[Save] = [Compact([], [(3, 0)])]
-    assert streams.without_deletions(earlier) == []
-    install = Install(9, [put(1), Entry(3, 1, Kind.DELETE, "key1")])
-    assert streams.without_deletions([install]) == [install]
+    rows = streams.begin(9 * ROWS_AT_ONCE)
+    assert versions(rows) == [9 * ROWS_AT_ONCE]
     streams.end("follower1")
-    assert streams.without_deletions([]) == []

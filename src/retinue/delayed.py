@@ -24,7 +24,7 @@ WAITING_ENTRY_BYTES = 300
 
 
 class _DelayedEntry:
-    """One entry that waits, for all links together; `head` is the append that it came with."""
+    """One entry that waits, for all links together; `head` is the append that it came with, without entries."""
 
     __slots__ = ("_frame", "head", "raw", "size_bytes")
 
@@ -64,7 +64,8 @@ class DelayedEntries:
         if len(plain) == len(links):
             return None
         now_s = time.monotonic()
-        entries = [_DelayedEntry(message, encode_entry(entry)) for entry in message.entries]
+        head = msgspec.structs.replace(message, entries=[])
+        entries = [_DelayedEntry(head, encode_entry(entry)) for entry in message.entries]
         delays_ms = {link.peer: [0.0] * len(entries) for link in plain}
         delayed = False
         copies: list[tuple[float, _Copy]] = []

@@ -217,6 +217,8 @@ class Driver:
         if self._writes:
             events.append(Proposed(self._writes))
             self._writes = []
+        if self._streams:
+            events = [Tick(compacting=False) if type(event) is Tick else event for event in events]
         saves: list[Save] = []
         others: list[Effect] = []
         self.peers.cork()
@@ -237,7 +239,8 @@ class Driver:
             return
         self.peers.flush()
         if saves:
-            self._commits.commit(self._streams.without_deletions(saves), lambda: self._committed(others))
+            self._streams.about_to_save(saves)
+            self._commits.commit(saves, lambda: self._committed(others))
         elif others:
             self._perform(others)
 

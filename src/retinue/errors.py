@@ -153,7 +153,7 @@ class WindowExceeded(Conflict):
 
 
 class SettingsConflict(Conflict):
-    """Settings that are each allowed and exclude each other, or what is in force; nothing was changed."""
+    """Settings that are each allowed and exclude each other, or what is in force; `outcome` says if any was changed."""
 
     title = "Settings exclude each other"
     exit_code = EXIT_USAGE

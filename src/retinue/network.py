@@ -217,7 +217,7 @@ class Network:
         self.shared, self.seed, self._own, self._cut, self._of_link = shared, seed, own, cut, of_link
         self.quiet = not any(c.active for c in (shared, *of_link.values()))
         if "seed" in patch:
-            self._dice.clear()
+            self._dice = {}  # not emptied: a copy on which a change is tried shares it
 
     def _dice_of(self, peer: str) -> _Dice:
         dice = self._dice.get(peer)

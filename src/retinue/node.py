@@ -341,7 +341,8 @@ class Node:
             except SettingsConflict:
                 raise SettingsConflict(
                     "While the write quorum was changed, another request changed the delays, and they exclude those "
-                    "asked for: the write quorum is in force, the rest is not. Send the rest again."
+                    "asked for: the write quorum is in force, the rest is not. Send the rest again.",
+                    outcome="committed",
                 ) from None
             self.driver.pace()
         return self.config()

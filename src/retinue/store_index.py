@@ -55,12 +55,19 @@ class RunIndex:
 
     def _sort(self) -> None:
         self._firsts = [_BELOW_ALL, *sorted(self.runs)]
+        self._sorted = True
+
+    def _in_order(self) -> list[int]:
+        if not self._sorted:
+            self._sort()
+        return self._firsts
 
     # --- finding ---
 
     def run_at(self, version: int) -> Run | None:
         """The run that has a place for this version."""
-        run = self.runs.get(self._firsts[bisect_right(self._firsts, version) - 1], _NO_RUN)
+        firsts = self._in_order()
+        run = self.runs.get(firsts[bisect_right(firsts, version) - 1], _NO_RUN)
         return run if version < run.first + run.count else None
 
     def dead(self, first: int) -> int:
@@ -86,7 +93,7 @@ class RunIndex:
         if first > self._firsts[-1]:
             self._firsts.append(first)
         else:
-            self._sort()
+            self._sorted = False
 
     def remove(self, first: int) -> None:
         """A run is deleted."""
@@ -115,7 +122,7 @@ class RunIndex:
     def bury(self, entries: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """These (version, part) are dead; returns those that are in no run."""
         elsewhere = []
-        firsts, runs, buried = self._firsts, self.runs, self._buried
+        firsts, runs, buried = self._in_order(), self.runs, self._buried
         before = len(buried)
         for entry in entries:
             version, part = entry

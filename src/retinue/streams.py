@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from retinue.core.messages import Compact, Entry, Install, Save
+from retinue.core.messages import Entry, Install, Save
 from retinue.errors import StorageError
 from retinue.store import Store
 
@@ -12,17 +12,19 @@ ROWS_AT_ONCE = 1000
 
 
 class SnapshotStreams:
-    """Counts the snapshots under way, and holds deletions back until there are none.
+    """Counts the snapshots under way: as long as there are any, nothing is compacted.
 
-    A node that is given a snapshot itself has other rows from then on: what it was sending breaks off, and deletions
-    that were held back are void, for they were about the rows before.
+    A node that is given a snapshot itself has other rows from then on, and what it was sending breaks off.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._under_way = 0
-        self._held_back: list[Save] = []
         self._installed = 0
+
+    def __bool__(self) -> bool:
+        """Whether a snapshot is under way."""
+        return self._under_way > 0
 
     def begin(self, upto: int) -> Iterator[list[Entry]]:
         """Every row up to version `upto`, some at a time. Each call wants one `end`."""
@@ -33,22 +35,19 @@ class SnapshotStreams:
         """The snapshot for `peer` is sent, or given up."""
         self._under_way -= 1
 
-    def without_deletions(self, saves: list[Save]) -> list[Save]:
-        """The saves to make now: deletions come later while a snapshot is under way, and afterwards all at once."""
-        if any(isinstance(save, Install) for save in saves):
+    def about_to_save(self, saves: Sequence[Save]) -> None:
+        """Break off what is under way if these saves replace the rows."""
+        if self._under_way and any(type(save) is Install for save in saves):
             self._installed += 1
-            self._held_back.clear()
-        elif self._under_way:
-            self._held_back += [save for save in saves if isinstance(save, Compact)]
-            return [save for save in saves if not isinstance(save, Compact)]
-        held_back, self._held_back = self._held_back, []
-        return [*held_back, *saves] if held_back else saves
 
     def _rows(self, upto: int, installed: int) -> Iterator[list[Entry]]:
         """Raises `StorageError` if the rows have been replaced meanwhile."""
         after = 0
-        while rows := self._store.read_rows(upto, after, ROWS_AT_ONCE):
+        while True:
+            rows = self._store.read_rows(upto, after, ROWS_AT_ONCE)
             if installed != self._installed:
                 raise StorageError("The rows of this snapshot were replaced while it was sent.")
+            if not rows:
+                return
             yield rows
             after = rows[-1].version

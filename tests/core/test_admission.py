@@ -146,3 +146,36 @@ def test_an_admitted_follower_that_has_not_heard_of_it_needs_no_second_entry() -
     assert cluster[L].log.last == 2
     cluster.propose(write(2))
     assert {name for name, _ in cluster.result(2).acked_by} == {F1, F2, F3, F4}
+
+
+def test_a_disk_is_not_admitted_when_an_undecided_entry_replaces_it_again() -> None:
+    """Replaced twice in a row, and the disk in between comes back: it has the entry that admits it, and is a learner."""
+    cluster = Cluster()
+    cluster.propose(write(1))
+    cluster.advance(2000)
+    cluster.advance(2000)
+    cluster.stop(*cluster.names)
+    first, second = config(2, 1, 3, {F5: "follower5.2"}), config(3, 1, 3, {F5: "follower5.3"})
+    for name in (L, F1, F2, F3, F4, F5):
+        cluster.disks[name].rows[2] = first
+    for name in (L, F1):
+        cluster.disks[name].rows[3] = second
+    disk = cluster.disks[F5]
+    disk.hard = msgspec.structs.replace(disk.hard, node_id="follower5.2", voter=False)
+    for name in (F1, F2, F3, F4, F5):
+        cluster.start(name)
+    cluster.hold_appends(F2, F3, F4)
+    cluster.start(L)
+    cluster.run()
+    for name in (F2, F3):
+        cluster.ack(name, 2)
+    assert cluster[L].log.configuration == Configuration(3, {F5: "follower5.2"})
+    assert not cluster.leading().progress[F5].voter
+    cluster.ack(F2, 3)
+    assert not cluster[L].serving, "two followers have the second entry, and three must"
+    cluster.release()
+    cluster.advance(2000)
+    assert cluster[L].serving
+    assert cluster[L].log.configuration == Configuration(3, {F5: "follower5.2"}), "admitted again after that"
+    cluster.advance(2000)
+    cluster.assert_converged()

@@ -80,11 +80,20 @@ def test_a_node_that_restarts_with_an_older_trusted_prefix_catches_up_with_itsel
     cluster.assert_converged()
 
 
+def test_compaction_keeps_up_with_any_load() -> None:
+    cluster = Cluster(0, 0, Limits(retention=0, compact_batch=2))
+    for token in range(1, 322):
+        cluster.propose(write(token))
+    [compact] = only(cluster.step(L, Tick()), Compact)
+    assert len(compact.dead) == 321 // 32
+
+
 def test_superseded_rows_are_deleted_in_batches_with_the_floor_that_they_belong_to() -> None:
     cluster = Cluster(0, 0, Limits(retention=1, compact_batch=2))
     for token in range(1, 8):
         cluster.propose(write(token))
     cluster.now += 1
+    assert only(cluster.step(L, Tick(compacting=False)), Compact) == []
     effects = cluster.step(L, Tick())
     assert only(effects, Compact) == [Compact([(1, 0), (2, 0)], [])]
     assert only(effects, SaveState)[0].hard.floor == 3

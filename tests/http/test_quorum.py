@@ -118,5 +118,6 @@ def test_a_change_that_another_one_has_made_impossible_says_what_is_in_force(own
     other_client.close()
     assert reply.status == 409
     assert "the write quorum is in force" in reply.json()["detail"]
+    assert reply.json()["outcome"] == "committed"
     in_force = leader("GET", "/config").json()
     assert (in_force["write_quorum"], in_force["min_delay_ms"], in_force["max_delay_ms"]) == (1, 0, 20)

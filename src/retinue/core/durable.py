@@ -24,6 +24,9 @@ from retinue.core.messages import (
     Snapshot,
 )
 
+# One tick declares this share of the versions dead that compaction is behind: 20 ticks a second keep up with any load.
+BACKLOG_SHARE = 32
+
 
 class Durable:
     """The part of a `Replica` that survives a crash: identity, promise, epochs, log."""
@@ -138,8 +141,10 @@ class Durable:
             self.save_state()
 
     def compact(self, retention: int, limit: int) -> None:
-        """Delete superseded rows that are more than `retention` versions old, at most `limit` of them."""
-        dead, tombstones = self.log.compact(self.log.trusted - retention, limit)
+        """Declare superseded rows dead that are more than `retention` versions old: `limit`, or more to keep up."""
+        floor = self.log.trusted - retention
+        backlog = floor - self.log.floor
+        dead, tombstones = self.log.compact(floor, max(limit, backlog // BACKLOG_SHARE))
         if dead or tombstones:
             self._saves.append(Compact(dead, tombstones))
             self.save_state()

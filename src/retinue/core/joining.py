@@ -63,6 +63,7 @@ class Joining:
             chain = log.above[version].checksum(chain)
         if promise.trusted >= log.trusted and promise.chain != chain:
             progress.diverged = True
+            # As a commit point it says nothing new: the follower trusts exactly that far.
             proof = Heartbeat(leadership.epoch, leadership.start, promise.trusted, chain)
             leadership.replica.out.append(Send(progress.name, proof))
             return

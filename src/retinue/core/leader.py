@@ -236,8 +236,8 @@ class Leadership:
     def _nobody_to_spare(self) -> bool:
         """Whether a write needs every follower: then the acknowledgements of a learner count before it may vote.
 
-        Without them nothing could commit, not even what admits it. It is safe, because a take-over that does not count
-        the learner meets all the other copies.
+        Without them nothing could commit, not even what admits it. It is safe, because all the others have a copy too:
+        any of them may take over, but the disk that the learner's has replaced must not (docs/decisions/0009).
         """
         return self.quorum >= len(self.progress)
 

@@ -231,7 +231,7 @@ class Fetch(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
     """All rows that a node keeps up to its trusted prefix: they replace the receiver's, they are never merged.
 
-    `chain` is the checksum chain at `trusted`; rows at or below `floor` are only the newest of their key.
+    `chain` is the checksum chain at `trusted`. At or below `floor` versions may be missing that others supersede.
     """
 
     epoch: int
@@ -462,7 +462,9 @@ class LinkFull(msgspec.Struct, frozen=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """Time has passed; deadlines and timers are due."""
+    """Time has passed; deadlines and timers are due. `compacting`: rows may be deleted now."""
+
+    compacting: bool = True
 
 
 class StrongRead(msgspec.Struct, frozen=True):

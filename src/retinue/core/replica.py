@@ -64,7 +64,8 @@ class Limits(msgspec.Struct, frozen=True):
 
     `window`: versions a live follower may lag, and a follower accepts ahead of what it holds without a gap.
     `retention`: versions kept below the trusted prefix, so that a follower that was away needs no snapshot, and a retry
-    finds its request id. `compact_batch`: dead rows deleted per tick. `catch_up_batch`: versions in one range.
+    finds its request id. `compact_batch`: entries declared dead per tick, more of them where many wait.
+    `catch_up_batch`: versions in one range.
     """
 
     window: int = 65_536
@@ -271,7 +272,8 @@ class Replica(Durable, Reads):
             self.leadership.link_full(event.peer)
 
     def _on_tick(self, event: Tick) -> None:
-        self.compact(self.limits.retention, self.limits.compact_batch)
+        if event.compacting:
+            self.compact(self.limits.retention, self.limits.compact_batch)
         role = self.leadership or self.takeover
         if role is not None:
             role.tick()

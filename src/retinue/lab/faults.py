@@ -16,7 +16,10 @@ PROMOTION_DEADLINE_MS = 1000.0
 
 
 class Faults:
-    """Draws when and where things go wrong, and does it."""
+    """Draws when and where things go wrong, and does it.
+
+    `_returned`: of nodes with a disk that came back, the highest version that there was at that time.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Faults:
         self.switchboard = switchboard
         self.over = False
         self._founded = 0
+        self._returned: dict[str, int] = {}
 
     # --- the schedule ---
 
@@ -93,19 +97,23 @@ class Faults:
             self._later(1200, self.start, node.name)
 
     def _wipe(self) -> None:
-        """A node gets a new disk; sometimes the one that it had at first comes back later."""
+        """A node gets a new disk; sometimes one that it had before comes back later."""
         node = self._any()
         if self._may_lose(node):
             node.crash()
             node.wipe()
+            self._returned.pop(node.name, None)
             self._later(600, self.start, node.name)
             if self.time.random.random() < 0.5:
-                self._later(3000, self._put_back, node)
+                self._later(1500, self._put_back, node)
 
     def _put_back(self, node: SimulatedNode) -> None:
-        if node.disks == 2 and self._may_lose(node):
+        if not self._may_lose(node):
+            self._later(600, self._put_back, node)
+        else:
             node.crash()
-            node.put_back()
+            node.put_back(self.time.random.choice(node.former))
+            self._returned[node.name] = max(max(other.disk.rows, default=0) for other in self.nodes.values())
             self._later(600, self.start, node.name)
 
     def _may_lose(self, node: SimulatedNode) -> bool:
@@ -114,12 +122,14 @@ class Faults:
         bearable = min(2, self.plan.write_quorum, len(self.names) - 1 - self.plan.write_quorum)
         return useless < bearable and self._has_a_vote(node) and node.up
 
-    @staticmethod
-    def _has_a_vote(node: SimulatedNode) -> bool:
-        """What a node says of itself; but a first disk that was replaced must have been admitted again."""
+    def _has_a_vote(self, node: SimulatedNode) -> bool:
+        """What a node says of itself; but a disk that came back must have been admitted again since."""
         hard = node.disk.hard
-        admitted = hard.configuration is not None and hard.configuration.members.get(node.name) == hard.node_id
-        return hard.voter and (admitted or node.disks == 1)
+        known = {} if hard.configuration is None else hard.configuration.members
+        returned = self._returned.get(node.name, -1)
+        return hard.voter and (
+            returned < 0 or (hard.configuration_version > returned and known.get(node.name) == hard.node_id)
+        )
 
     def _pause(self) -> None:
         node = self._any()

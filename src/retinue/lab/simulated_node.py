@@ -97,7 +97,8 @@ class SimulatedNode:
         self.oracle = oracle
         self.on_reply = on_reply
         self.disks = 1
-        self.disk = self.former = setup.disk(f"{setup.name}.1")
+        self.disk = setup.disk(f"{setup.name}.1")
+        self.former: list[SimulatedDisk] = []
         self.replica: Replica | None = None
         self.life = 0
         self.paused = False
@@ -151,15 +152,17 @@ class SimulatedNode:
         """Give the stopped node an empty disk."""
         assert self.replica is None
         self.disks += 1
-        self.former = self.disk
+        self.former.append(self.disk)
         self.disk = self.setup.disk(f"{self.name}.{self.disks}")
         self.time.note(self.name, "gets an empty disk")
 
-    def put_back(self) -> None:
-        """Give the stopped node the disk that it had before the last one: as old as it is."""
+    def put_back(self, disk: SimulatedDisk) -> None:
+        """Give the stopped node one of the disks that it had before: as old as it is."""
         assert self.replica is None
-        self.disk, self.former = self.former, self.disk
-        self.time.note(self.name, "gets its old disk back")
+        self.former.remove(disk)
+        self.former.append(self.disk)
+        self.disk = disk
+        self.time.note(self.name, f"gets its old disk {disk.hard.node_id} back")
 
     def pause(self) -> None:
         """Stop executing; messages wait."""
