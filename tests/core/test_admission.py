@@ -149,7 +149,7 @@ def test_an_admitted_follower_that_has_not_heard_of_it_needs_no_second_entry() -
 
 
 def test_a_disk_is_not_admitted_when_an_undecided_entry_replaces_it_again() -> None:
-    """Replaced twice in a row, and the disk in between comes back: it has the entry that admits it, and is a learner."""
+    """Replaced twice in a row, and the disk in between comes back: a learner that has the entry which admits it."""
     cluster = Cluster()
     cluster.propose(write(1))
     cluster.advance(2000)
