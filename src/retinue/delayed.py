@@ -1,14 +1,13 @@
 """New entries on their way to the followers, through the simulated network.
 
-Every copy of an entry has its own delay, counted from the moment it was handed over here, so copies overtake each
-other; what is due at the same wake-up of the timer goes to a link as one append. Where nothing is simulated none of
-this happens: the append is encoded once and given to all links as it is, and there is no timer.
+Every copy of an entry has its own delay, counted from the moment the entry was made, so copies overtake each other;
+what is due at the same wake-up of the timer goes to a link as one append. Where nothing is simulated none of this
+happens: the append is encoded once and given to all links as it is, and there is no timer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -53,7 +52,7 @@ class DelayedEntries:
         self._flush = flush
         self._timer: DeadlineTimer[_Copy] = DeadlineTimer(loop, self._due)
 
-    def replicate(self, links: list[Link], message: Append) -> dict[str, list[float]] | None:
+    def replicate(self, links: list[Link], message: Append, since_s: float) -> dict[str, list[float]] | None:
         """Give every link its copies now or later; see `Peers.replicate`."""
         network = self._network
         plain = links if network.quiet else [link for link in links if not network.active(link.peer)]
@@ -63,7 +62,6 @@ class DelayedEntries:
                 link.enqueue(frame)
         if len(plain) == len(links):
             return None
-        now_s = time.monotonic()
         head = msgspec.structs.replace(message, entries=[])
         entries = [_DelayedEntry(head, encode_entry(entry)) for entry in message.entries]
         delays_ms = {link.peer: [0.0] * len(entries) for link in plain}
@@ -73,7 +71,7 @@ class DelayedEntries:
             conditions = network.conditions(link.peer)
             if conditions.active and not conditions.cut:
                 delayed |= conditions.delayed
-                delays_ms[link.peer] = self._simulate(link, conditions, entries, now_s, copies)
+                delays_ms[link.peer] = self._simulate(link, conditions, entries, since_s, copies)
         # All at once, for setting the timer is a system call.
         self._timer.schedule(copies)
         return delays_ms if delayed else None
@@ -93,7 +91,7 @@ class DelayedEntries:
         link: Link,
         conditions: Conditions,
         entries: list[_DelayedEntry],
-        now_s: float,
+        since_s: float,
         copies: list[tuple[float, _Copy]],
     ) -> list[float]:
         """Draw the delays of these entries on one link; those that wait are added to `copies`."""
@@ -110,7 +108,7 @@ class DelayedEntries:
             if not link.reserve(entry.size_bytes):
                 del copies[before:]  # the link has dropped all that waited for it
                 break
-            due_s = now_s + delay_ms / 1000
+            due_s = since_s + delay_ms / 1000
             if in_order:
                 due_s = link.delayed_until_s = max(due_s, link.delayed_until_s)
             copies.append((due_s, (link, entry)))

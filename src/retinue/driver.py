@@ -225,9 +225,12 @@ class Driver:
         now_ms = self.now_ms
         try:
             for event in events:
+                if type(event) is Proposed:
+                    # What came before it in this turn is no part of the time that a write takes.
+                    now_ms = self.now_ms
                 for effect in self.replica.step(event, now_ms):
                     if type(effect) is Replicate:
-                        self._replicate(effect)
+                        self._replicate(effect, now_ms)
                     elif type(effect) in _SAVES:
                         saves.append(cast(Save, effect))
                     else:
@@ -273,8 +276,8 @@ class Driver:
         elif isinstance(effect, CloseLinks):
             self.peers.close_links()
 
-    def _replicate(self, effect: Replicate) -> None:
-        drawn = self.peers.replicate(effect.to, effect.message)
+    def _replicate(self, effect: Replicate, assigned_ms: float) -> None:
+        drawn = self.peers.replicate(effect.to, effect.message, assigned_ms / 1000)
         if drawn is None:
             return
         for index, entry in enumerate(effect.message.entries):

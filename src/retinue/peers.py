@@ -242,14 +242,16 @@ class Peers:
         if link is not None and not self._network.lost(to):
             link.enqueue(encode_frame(message))
 
-    def replicate(self, to: list[str], message: Append) -> dict[str, list[float]] | None:
-        """Send new entries, each copy with its own delay from now on; returns the delays drawn, in ms per entry.
+    def replicate(self, to: list[str], message: Append, since_s: float | None = None) -> dict[str, list[float]] | None:
+        """Send new entries, each copy with its own delay; returns the delays drawn, in ms per entry.
+
+        The delays count from `since_s` on the clock of `time.monotonic`, when the entries were made; else from now on.
 
         `None` where no follower in `to` has a simulated delay. A follower without a link is not in the result; one
         without a delay has zeros. The delay of a copy that is lost was drawn like the others.
         """
         links = [peer.dialed for name in to if (peer := self._peers.get(name)) is not None and peer.dialed is not None]
-        return self._delayed.replicate(links, message)
+        return self._delayed.replicate(links, message, time.monotonic() if since_s is None else since_s)
 
     def send_snapshot(self, to: str, head: Snapshot, rows: Iterator[list[Entry]]) -> None:
         """Stream `head` with `rows` in place of its entries; the receiver gets one `Snapshot`.
