@@ -243,12 +243,10 @@ class Peers:
             link.enqueue(encode_frame(message))
 
     def replicate(self, to: list[str], message: Append, since_s: float | None = None) -> dict[str, list[float]] | None:
-        """Send new entries, each copy with its own delay; returns the delays drawn, in ms per entry.
+        """Send new entries, each copy with its own delay since `since_s` (`time.monotonic`), or from now on.
 
-        The delays count from `since_s` on the clock of `time.monotonic`, when the entries were made; else from now on.
-
-        `None` where no follower in `to` has a simulated delay. A follower without a link is not in the result; one
-        without a delay has zeros. The delay of a copy that is lost was drawn like the others.
+        Returns the delays drawn, in ms per entry; `None` where no follower in `to` has a simulated delay. A follower
+        without a link is not in the result; one without a delay has zeros. A copy that is lost has its delay as well.
         """
         links = [peer.dialed for name in to if (peer := self._peers.get(name)) is not None and peer.dialed is not None]
         return self._delayed.replicate(links, message, time.monotonic() if since_s is None else since_s)
