@@ -16,7 +16,7 @@ from tests.cluster.workload import Client, in_parallel, wait_until
 FOLLOWERS = 5
 SLOWEST_MS = 1000.0
 LOADED_MACHINE_MS = 25.0
-"""What a machine that does other things at the same time may add to the mean."""
+"""What a machine that does other things at the same time may add, in the middle of many writes."""
 
 NEVER_EARLY_MS = -0.5
 
@@ -60,7 +60,9 @@ def check_law(cluster: Cluster, quorum: int, writes: int) -> None:
         f"smallest {min(excess):.2f} ms"
     )
     assert abs(mean_ms - SLOWEST_MS * share) <= 4 * error_ms + LOADED_MACHINE_MS
-    assert statistics.fmean(excess) <= LOADED_MACHINE_MS
+    # Not the mean: a machine that is away for a moment adds that to every write under way. One acknowledgement too many
+    # would be 130 ms at the median: the next of five uniform delays is later by a Beta(1, 5) share of a second.
+    assert statistics.median(excess) <= LOADED_MACHINE_MS
     assert min(excess) >= NEVER_EARLY_MS
 
 
