@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from retinue.core.messages import (
     Change,
     Encoding,
     Entry,
+    HardState,
     Image,
     Kind,
     Save,
+    SaveState,
     encode_changes,
 )
 from retinue.store import Store
@@ -25,6 +28,15 @@ def put(version: int, key: str, value: bytes = b"v", *, epoch: int = 1, request_
 
 def batch(version: int, *changes: Change, epoch: int = 1, request_id: str = "") -> Entry:
     return Entry(version, epoch, Kind.BATCH, "", encode_changes(changes), Encoding.RAW, request_id)
+
+
+@contextmanager
+def compactable(directory: Path) -> Iterator[Store]:
+    """A store in which everything that will be written lies below the floor."""
+    with closing(Store(directory, synchronous="OFF")) as store:
+        store.load()
+        store.commit([SaveState(HardState("me", floor=1 << 40))])
+        yield store
 
 
 def numbers(count: int) -> list[Entry]:

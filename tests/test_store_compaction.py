@@ -19,7 +19,7 @@ from retinue.store_compaction import PLACES_PER_DEAD, PLACES_PER_RUN, TOMBSTONES
 from retinue.store_files import Connection, connect_sqlite
 from retinue.store_log import RUN_ENTRIES_MIN
 from retinue.store_runs import RUN_ENTRIES_MAX
-from tests.store_samples import Layout, batch, layout, load, put, puts, tamper
+from tests.store_samples import Layout, batch, compactable, layout, load, put, puts, tamper
 
 LONG = 2 * RUN_ENTRIES_MIN
 MOSTLY = 3 * LONG // 4 + 1
@@ -27,9 +27,7 @@ MOSTLY = 3 * LONG // 4 + 1
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store(tmp_path, synchronous="OFF")) as opened:
-        opened.load()
-        opened.commit([SaveState(HardState("me", floor=1 << 40))])
+    with compactable(tmp_path) as opened:
         yield opened
 
 

@@ -15,16 +15,14 @@ from retinue.core.messages import Compact, Encoding, Entry, HardState, Install, 
 from retinue.store import Store
 from retinue.store_log import RUN_ENTRIES_MIN
 from retinue.store_runs import RUN_ENTRIES_MAX, RUN_VALUES_BYTES, stretches
-from tests.store_samples import Layout, batch, layout, parts, put, puts, write
+from tests.store_samples import Layout, batch, compactable, layout, parts, put, puts, write
 
 LONG = RUN_ENTRIES_MIN
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store(tmp_path, synchronous="OFF")) as opened:
-        opened.load()
-        opened.commit([SaveState(HardState("me", floor=1 << 40))])
+    with compactable(tmp_path) as opened:
         yield opened
 
 

@@ -138,8 +138,9 @@ class Reconfiguration:
         admitted = []
         for name, node_id in decode_configuration(entry).members.items():
             progress = self.leadership.progress.get(name)
-            learner = progress is not None and progress.admit_at is not None and progress.node_id == node_id
-            if progress is not None and learner and self.known_as(name, node_id):
+            if progress is None or progress.admit_at is None or progress.node_id != node_id:
+                continue
+            if self.known_as(name, node_id):
                 admitted.append(progress)
         return admitted
 
