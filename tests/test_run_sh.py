@@ -13,20 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from retinue.ports import FREE_FROM, FREE_UPTO, taken_port
+from retinue.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("run.sh", "requirements.txt", "requirements-lab.txt", "requirements-dev.txt", "pyproject.toml", "src")
 
 
 def ports_in_a_row(count: int) -> int:
-    """The first of so many free ports in a row, with free peer ports. Parallel workers look in different places."""
-    width = 20
-    begin = FREE_FROM + os.getpid() % 400 * width
-    for first in range(begin, FREE_UPTO - 1000 - count, width):
-        if taken_port("127.0.0.1", [*range(first, first + count), *range(first + 1000, first + 1000 + count)]) is None:
-            return first
-    raise AssertionError("no free ports")
+    """The first of so many free ports in a row."""
+    while True:
+        ports = free_ports(count)
+        if ports == list(range(ports[0], ports[0] + count)):
+            return ports[0]
 
 
 class Shell:
