@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine, Iterator
 import pytest
 import uvloop
 
-from retinue.deadlines import DeadlineTimer
-from tests.linking import kernel_timers
+from retinue.deadlines import BUSY_TURN_S, DeadlineTimer
+from tests.linking import kernel_timers, until
 
 Run = Callable[[Coroutine[object, object, None]], None]
 
@@ -128,13 +128,33 @@ def test_no_timer_without_items_and_none_after_closing(run: Run, precise: bool) 
         before = kernel_timers()
         timer = DeadlineTimer(asyncio.get_running_loop(), watch, precise=precise)
         assert kernel_timers() == before
-        for _ in range(100):
-            timer.schedule([(time.monotonic() + 0.01, 0.0)])
-        assert kernel_timers() == before + precise
+        at_s = time.monotonic() + 0.2
+        timer.schedule([(at_s, 0.0)] * 100)
+        await until(lambda: kernel_timers() == before + precise)
         timer.close()
         timer.close()
         assert kernel_timers() == before
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(at_s + 0.02 - time.monotonic())
         assert watch.calls == []
+
+    run(scenario())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at the kernel's timers")
+def test_no_timer_is_set_while_the_loop_has_work(run: Run) -> None:
+    async def scenario() -> None:
+        watch = Watch(20)
+        before = kernel_timers()
+        timer = DeadlineTimer(asyncio.get_running_loop(), watch)
+        now_s = time.monotonic()
+        timer.schedule([(now_s + number / 1000, 0.0) for number in range(1, 21)])
+        while not watch.done.is_set():
+            time.sleep(2 * BUSY_TURN_S)  # noqa: ASYNC251 - the work of this turn
+            assert kernel_timers() == before
+            await asyncio.sleep(0)
+        assert len(watch.calls) > 1
+        timer.schedule([(time.monotonic() + 60, 0.0)])
+        await until(lambda: kernel_timers() == before + 1)
+        timer.close()
 
     run(scenario())
