@@ -61,7 +61,8 @@ def test_a_dead_entry_of_a_run_is_left_out_by_every_read_until_a_restart(store: 
 
 
 def test_a_run_that_is_all_dead_is_deleted_unread(store: Store, tmp_path: Path) -> None:
-    store.commit([SaveEntries(puts(1, LONG)), SaveEntries(puts(LONG + 1, LONG))])
+    for first in (1, LONG + 1):
+        store.commit([SaveEntries(puts(first, LONG))])
     tamper(tmp_path, "UPDATE runs SET entries = 'nonsense' WHERE first = 1")
     store.commit([dead(1, LONG - 1)])
     assert layout_without_content(tmp_path) == [(1, LONG), (LONG + 1, LONG)]
@@ -104,7 +105,8 @@ def test_what_was_written_again_is_replaced_and_read_in_parts(store: Store, tmp_
 
 
 def test_nothing_is_written_again_as_long_as_half_of_all_is_alive(store: Store, tmp_path: Path) -> None:
-    store.commit([SaveEntries(puts(1, LONG)), SaveEntries(puts(LONG + 1, LONG))])
+    for first in (1, LONG + 1):
+        store.commit([SaveEntries(puts(first, LONG))])
     store.commit([dead(1, LONG - 1)])
     assert layout(tmp_path).runs == [(1, LONG), (LONG + 1, LONG)]
     store.commit([dead(LONG + 1, 1)])
@@ -133,7 +135,8 @@ def test_one_transaction_writes_again_what_its_dead_pay_for(store: Store, tmp_pa
 def test_a_tombstone_stays_until_what_it_may_have_deleted_is_gone(store: Store, tmp_path: Path) -> None:
     first_tombstone = LONG + 1
     tombstones = deletes(first_tombstone, TOMBSTONES_MIN)
-    store.commit([SaveEntries(puts(1, LONG)), SaveEntries(tombstones)])
+    for entries in (puts(1, LONG), tombstones):
+        store.commit([SaveEntries(entries)])
     versions = [(entry.version, 0) for entry in tombstones]
     store.commit([Compact([(1, 0), (2, 0)], versions[:-1])])
     assert layout(tmp_path).runs[0] == (1, LONG)

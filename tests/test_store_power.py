@@ -231,6 +231,14 @@ def work(store: Store, draw: random.Random, image: Image, compacted: dict[int, E
     hard, epochs, entries = image.hard, dict(image.epochs), {entry.version: entry for entry in image.entries}
     for number in range(1, 40):
         newest = max(entries, default=0)
+        if draw.random() < 0.5:
+            # As on a follower under load: one entry or two, some before others that overtook them.
+            few = {draw.randrange(max(1, newest - 5), newest + 4) for _ in range(2)} - entries.keys() - compacted.keys()
+            saved = [_entry(version, number, draw, True) for version in few]
+            entries.update({entry.version: entry for entry in saved})
+            yield Image(hard, dict(epochs), [entry for _, entry in sorted(entries.items())])
+            store.commit([SaveEntries([entry]) for entry in saved])
+            continue
         versions = [newest + 1 + step for step in range(draw.choice([1, 5, 12, 20]))]
         if entries and draw.random() < 0.3:
             versions.append(draw.choice(sorted(entries)))

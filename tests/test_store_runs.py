@@ -161,7 +161,8 @@ def test_a_replaced_version_is_not_dead_any_more(store: Store, tmp_path: Path) -
 
 
 def test_install_cuts_through_a_run(store: Store, tmp_path: Path) -> None:
-    store.commit([SaveEntries(puts(1, LONG)), SaveEntries(puts(LONG + 1, LONG)), SaveEntries(puts(2 * LONG + 1, LONG))])
+    for first in (1, LONG + 1, 2 * LONG + 1):
+        store.commit([SaveEntries(puts(first, LONG))])
     store.commit([Compact([(1, 0), (LONG + 1, 0), (LONG + 4, 0)], [])])
     snapshot = [put(LONG + 1, "x", epoch=3), put(LONG + 3, "y", epoch=3)]
     store.commit([Install(LONG + 3, snapshot)])

@@ -227,7 +227,7 @@ class Store:
         """All saves in one transaction, durable on return. After `DiskFull` nothing is changed; try again later."""
         with self._turn:
             try:
-                if len(saves) != 1 or not self._commit_at_once(saves[0]):
+                if not self._commit_at_once(saves):
                     self._transact(self._apply, saves)
             except BaseException:
                 self._log.undo()
@@ -239,11 +239,9 @@ class Store:
             if self._log_bytes >= CHECKPOINT_BYTES:
                 self._checkpoint()
 
-    def _commit_at_once(self, save: Save) -> bool:
+    def _commit_at_once(self, saves: Sequence[Save]) -> bool:
         """Commit what one statement can do, which is most of what a loaded node saves; false if it takes more."""
-        if type(save) is not SaveEntries or save.removed:
-            return False
-        statement = self._log.as_one_statement(save.entries)
+        statement = self._log.as_one_statement(saves)
         if statement is None:
             return False
         self._refuse_if_broken()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from retinue.core.messages import Entry
+from retinue.core.messages import Entry, Save, SaveEntries
 from retinue.store_compaction import PLACES_PER_DEAD, Compaction
 from retinue.store_files import Connection
 from retinue.store_index import RunIndex
@@ -49,6 +49,9 @@ RUN_ENTRIES_MIN = 8
 # Text comes back as bytes, so that a damaged one reaches the checksum.
 _SELECT_RUNS = """SELECT first, count, kept, epoch, CAST(entries AS BLOB), checksum FROM runs
 WHERE first BETWEEN ? AND ? ORDER BY first"""
+
+PASSED_OVER_MAX = 65_536
+"""So many versions that were passed over are known at most; what fills another one takes a transaction."""
 
 _INSERT_ROWS = [insert_rows(count) for count in range(RUN_ENTRIES_MIN)]
 
@@ -111,6 +114,8 @@ class StoredLog:
         self._compaction = Compaction(self._index)
         # Nothing in the database is above it; after a transaction that was undone it may be too high.
         self._newest = 0
+        # Versions below it that are not in the database: with simulated delays most entries overtake others.
+        self._passed_over: set[int] = set()
 
     def survey(self) -> None:
         """Find out where everything is, which was read and verified before. Nothing is written before this."""
@@ -134,10 +139,11 @@ class StoredLog:
         versions = [entry.version for entry in entries]
         if len(set(versions)) != len(versions):
             entries = list({entry.version: entry for entry in entries}.values())
-        newest, size = self._newest, 0
-        if min(versions) <= newest:
+        size = 0
+        if not self._are_new(versions):
+            newest = self._newest
             size = self.delete([version for version in versions if cleared < version <= newest])
-        self._newest = max(newest, *versions)
+        self._note(versions)
         if len(entries) < RUN_ENTRIES_MIN:
             return size + self._write_rows(entries)
         runs: list[StoredRun] = []
@@ -154,14 +160,29 @@ class StoredLog:
                 self._index.add(first, count)
         return size + self._write_rows(rows)
 
-    def as_one_statement(self, entries: list[Entry]) -> Statement | None:
-        """The statement that does all that `write` would, where there is one; whoever asks must execute it.
+    def _are_new(self, versions: list[int]) -> bool:
+        newest = self._newest
+        return min(versions) > newest or self._passed_over.issuperset([each for each in versions if each <= newest])
+
+    def _note(self, versions: list[int]) -> None:
+        newest, self._newest = self._newest, max(self._newest, *versions)
+        if self._newest - newest <= PASSED_OVER_MAX - len(self._passed_over):
+            self._passed_over.update(range(newest + 1, self._newest))
+        self._passed_over.difference_update(versions)
+
+    def as_one_statement(self, saves: Sequence[Save]) -> Statement | None:
+        """The statement that writes all of these, where there is one; whoever asks must execute it.
 
         It needs no transaction around it, which saves a good part of what a small group commit costs.
         """
-        first = entries[0].version if entries else 0
+        entries: list[Entry] = []
+        for save in saves:
+            if type(save) is not SaveEntries or save.removed:
+                return None
+            entries += save.entries
         count = len(entries)
-        if first <= self._newest or entries[-1].version != first + count - 1:
+        versions = [entry.version for entry in entries]
+        if not versions or not self._are_new(versions) or len(set(versions)) < count:
             return None
         if count < RUN_ENTRIES_MIN:
             rows = list(rows_of(entries))
@@ -173,9 +194,9 @@ class StoredLog:
             run = run_of(piece) if len(piece := next(pieces)) == count else None
             if run is None:
                 return None
-            self._index.add(first, count)
+            self._index.add(versions[0], count)
             statement = Statement(INSERT_RUN, run, _runs_bytes([run]))
-        self._newest = first + count - 1
+        self._note(versions)
         return statement
 
     def _write_runs(self, runs: list[StoredRun]) -> int:
@@ -220,13 +241,15 @@ class StoredLog:
     def install(self, trusted: int, entries: list[Entry]) -> int:
         """Replace everything up to version `trusted`."""
         across = self._index.run_at(trusted)
-        if across is not None:
-            self._dissolve([across.first])
+        size = 0 if across is None else self._dissolve([across.first])
         self._db.execute(DELETE_SLOTS, (0, last_slot(trusted))).close()
         self._db.execute("DELETE FROM runs WHERE first <= ?", (trusted,)).close()
         self._index.remove_upto(trusted)
         self._compaction.forget()
-        return self.write(entries, trusted)
+        size += self.write(entries, trusted)
+        # What a snapshot has no row for is not passed over: nothing is written there again.
+        self._passed_over.clear()
+        return size
 
     def _dissolve(self, firsts: Iterable[int]) -> int:
         """Make rows of what is left of the runs that begin with `firsts`."""
