@@ -41,7 +41,8 @@ class LinkedNode:
             identity=self._identity,
             network=self.network,
             secret=secret,
-            on_event=self._on_event,
+            on_event=self.events.append,
+            on_received=self._on_received,
             on_members=self._on_members,
             on_snapshot_done=self.sent.append,
         )
@@ -50,10 +51,11 @@ class LinkedNode:
         self.introductions += 1
         return Identity(self.name, f"id-{self.name}", self.cluster_id, 7, "http://x")
 
-    def _on_event(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, Received) and isinstance(event.message, Append):
-            self.arrived_s.update((entry.version, time.monotonic()) for entry in event.message.entries)
+    def _on_received(self, received: list[Received]) -> None:
+        self.events += received
+        for event in received:
+            if isinstance(event.message, Append):
+                self.arrived_s.update((entry.version, time.monotonic()) for entry in event.message.entries)
 
     def _on_members(self, caller: str, your_name: str, members: tuple[Member, ...]) -> str:
         self.heard.append((caller, your_name, members))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import sqlite3
 import tempfile
@@ -25,15 +24,13 @@ from retinue.core.messages import (
     Image,
     Install,
     Kind,
-    Save,
     SaveEntries,
     SaveEpoch,
     SaveState,
 )
 from retinue.store import Store
-from retinue.store_files import Connection
 from retinue.store_log import RUN_ENTRIES_MIN
-from tests.store_samples import batch, layout, numbers, parts, put, puts
+from tests.store_samples import batch, layout, numbers, parts, put
 
 EVERYWHERE = 1 << 40
 """A floor above every version: anything may have been compacted."""
@@ -115,6 +112,11 @@ def test_a_rewritten_version_leaves_no_stray_parts(store: Store) -> None:
     assert store.load().entries == [rewritten[0], put(2, "b"), rewritten[1]]
 
 
+def test_a_batch_that_touches_no_key_leaves_no_row(store: Store) -> None:
+    store.commit([SaveEntries([batch(1, Change(Kind.NOOP, ""))])])
+    assert store.load().entries == []
+
+
 def test_a_version_given_twice_keeps_the_later_entry(store: Store) -> None:
     store.commit([SaveEntries([batch(1, *parts(4)), put(1, "later"), put(2, "b")])])
     assert store.load().entries == [put(1, "later"), put(2, "b")]
@@ -124,55 +126,6 @@ def test_versions_arrive_in_any_order_and_can_be_removed(store: Store) -> None:
     store.commit([SaveEntries([put(9, "i"), put(3, "c")])])
     store.commit([SaveEntries([put(5, "e"), put(4, "d")], removed=[9])])
     assert [entry.version for entry in store.load().entries] == [3, 4, 5]
-
-
-def test_what_overtook_others_and_what_comes_after_take_one_statement_each() -> None:
-    statements: list[str] = []
-
-    def connect(path: str) -> Connection:
-        db = sqlite3.connect(path, isolation_level=None)
-        db.set_trace_callback(statements.append)
-        return db
-
-    with closing(Store(None, connect=connect)) as store:
-        store.load()
-        statements.clear()
-        store.commit([SaveEntries([put(7, "g"), put(5, "e")])])
-        store.commit([SaveEntries([put(2, "b")]), SaveEntries([put(8, "h")])])
-        store.commit([SaveEntries([put(4, "d")])])
-        store.commit([SaveEntries(puts(9, RUN_ENTRIES_MIN))])
-        assert [statement.split()[0] for statement in statements] == ["INSERT"] * 4
-        versions = [2, 4, 5, 7, 8, *range(9, 9 + RUN_ENTRIES_MIN)]
-        assert [entry.version for entry in store.load().entries] == versions
-        replaced = [put(4, "other", epoch=2), put(3, "c", epoch=2)]
-        store.commit([SaveEntries(replaced)])
-        assert store.read_rows(4, 2, 10) == replaced[::-1]
-
-
-def test_any_order_of_writes_replacements_and_snapshots_leaves_what_was_written_last(store: Store) -> None:
-    draw = random.Random(1)
-    there: dict[int, Entry] = {}
-    trusted = 0
-    for number in range(400):
-        newest = max(there, default=trusted)
-        above = [draw.randrange(trusted + 1, newest + 12) for _ in range(draw.choice([1, 1, 1, 2, 3, 12]))]
-        saves: list[Save] = [SaveEntries([put(version, f"key{version}", b"%d" % number)]) for version in above]
-        if draw.random() < 0.05:
-            saves = [SaveEntries(puts(newest + draw.randrange(1, 4), draw.randrange(1, 30), b"%d" % number))]
-        elif draw.random() < 0.05:
-            trusted = draw.randrange(trusted, newest + 3)
-            there = {version: entry for version, entry in there.items() if version > trusted}
-            saves = [Install(trusted, [put(trusted, "snapshot")] if trusted else [])]
-        elif there and draw.random() < 0.05:
-            removed = draw.choice(sorted(there))
-            saves.append(SaveEntries([], removed=[removed]))
-        for save in saves:
-            assert isinstance(save, SaveEntries | Install)
-            there |= {entry.version: entry for entry in save.entries}
-            for version in save.removed if isinstance(save, SaveEntries) else ():
-                there.pop(version, None)
-        store.commit(saves)
-    assert store.load().entries == [entry for _, entry in sorted(there.items())]
 
 
 def test_a_compacted_batch_keeps_its_parts_in_their_places(store: Store) -> None:

@@ -3,7 +3,7 @@
 Everything that happens to a node goes through one inbox. Whatever has arrived by the time the event loop comes round is
 stepped through the core together; what the core wants saved becomes one transaction with one sync (group commit), and
 only when that is durable are the other effects performed, in order. While a transaction is under way the inbox waits:
-what arrives then is the next group.
+what arrives then is the next group. A node that does not lead steps as soon as a link has brought something.
 
 New entries are the exception: they leave for the followers before this node's own sync, so that all disks work at the
 same time. That is safe because acknowledgements of theirs go through the inbox: nothing counts as committed before
@@ -59,6 +59,7 @@ from retinue.store import Store
 from retinue.store_files import DATABASE_NAME
 from retinue.streams import SnapshotStreams
 from retinue.waiting import WaitingRoom
+from retinue.wanted_quorum import WantedQuorum
 
 log = logging.getLogger("retinue.driver")
 
@@ -105,6 +106,7 @@ class Driver:
             heartbeat_ms=settings.heartbeat_ms,
             identity=lambda: identity_of(settings, self.name, self.replica),
             on_event=self.post,
+            on_received=self._receive,
             on_members=self._on_members,
             on_snapshot_done=self._streams.end,
         )
@@ -118,7 +120,7 @@ class Driver:
         self._disk_checked_s = 0.0
         self._tick_handle: asyncio.TimerHandle | None = None
         self._stopped = False
-        self._wanted_quorum = self._newly_set_quorum()
+        self._wanted = WantedQuorum(settings, store)
 
     # --- life ---
 
@@ -167,10 +169,20 @@ class Driver:
 
         While the disk is full the core stands still, so what others will send again is not kept for it.
         """
-        if self._commits.disk_full and isinstance(event, Received | Tick):
+        if self._commits.disk_full and isinstance(event, Tick):
             return
         self._inbox.append(event)
         if not self._scheduled:
+            self._schedule()
+
+    def _receive(self, received: list[Received]) -> None:
+        """Take what a link has brought. Who does not lead steps at once: hardly anything else comes in this turn."""
+        if self._commits.disk_full:
+            return
+        self._inbox += received
+        if self.replica.leadership is None:
+            self._run()
+        else:
             self._schedule()
 
     def propose(self, write: Write) -> None:
@@ -210,7 +222,7 @@ class Driver:
 
     def _run(self) -> None:
         self._scheduled = False
-        if self._commits.busy or self._stopped:
+        if self._commits.busy or self._stopped or not (self._inbox or self._writes):
             return
         events, self._inbox = self._inbox, []
         self.started = True
@@ -336,27 +348,16 @@ class Driver:
             self.waiting.answer(write.token, Result(Outcome.NOT_WRITTEN, Reason.DISK_LOW))
         self._inbox = [event for event in self._inbox if not self.waiting.refuse(event)]
 
-    def _newly_set_quorum(self) -> int | None:
-        """The write quorum of the settings if it differs from the one at the last start.
-
-        One that stayed the same gives way to what the cluster has agreed on since, by `PATCH /config` or elsewhere.
-        """
-        wanted = str(self.settings.write_quorum) if "write_quorum" in self.settings.explicit else ""
-        known = self.store.get_meta("write_quorum")
-        if known is None:
-            self.store.set_meta("write_quorum", wanted)
-        return self.settings.write_quorum if wanted and known not in (None, wanted) else None
-
     def _want_quorum(self) -> None:
         """Bring a new write quorum of the settings into force if this node leads; else the one who leads does it."""
         replica, leadership = self.replica, self.replica.leadership
-        if self._wanted_quorum is None or (leadership is None and replica.leader is None):
+        if self._wanted.value is None or (leadership is None and replica.leader is None):
             return
-        if leadership is None or leadership.quorum == self._wanted_quorum:
+        if leadership is None or leadership.quorum == self._wanted.value:
             self.forget_wanted_quorum()
         elif leadership.recovered and leadership.change is None:
             token, _ = self.waiting.enter_future()
-            self.post(ConfigureRequested(token, self._wanted_quorum, self.now_ms + CONFIGURE_PATIENCE_MS))
+            self.post(ConfigureRequested(token, self._wanted.value, self.now_ms + CONFIGURE_PATIENCE_MS))
 
     def pace(self) -> None:
         """Tell the core how long acknowledgements may take under the simulated network."""
@@ -364,14 +365,12 @@ class Driver:
 
     def forget_wanted_quorum(self) -> None:
         """The write quorum of the settings is in force, or another was set since: from now on the cluster's counts."""
-        if self._wanted_quorum is not None:
-            self._wanted_quorum = None
-            try:
-                self.store.set_meta("write_quorum", str(self.settings.write_quorum))
-            except StorageError as error:
-                # A full disk forgets it, and the next start takes it for new once more.
-                if not isinstance(error, DiskFull):
-                    self.fail(error)
+        try:
+            self._wanted.forget()
+        except StorageError as error:
+            # A full disk forgets it, and the next start takes it for new once more.
+            if not isinstance(error, DiskFull):
+                self.fail(error)
 
     # --- members ---
 

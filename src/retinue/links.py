@@ -58,13 +58,14 @@ _OWN_FRAMES = frozenset(get_args(OwnFrame))
 class LinkEvents:
     """What a link tells its owner, and asks.
 
+    `messages` gets what has arrived at one go.
     `dirty`: call `flush` soon. `stream_done` comes once per snapshot, sent or given up. `closed` comes once, `lost`
     when the socket is gone.
     """
 
     connected: Callable[[Link], None]
     handshake: Callable[[Link, HandshakeFrame], None]
-    message: Callable[[Link, Message], None]
+    messages: Callable[[Link, list[Message]], None]
     dirty: Callable[[Link], None]
     full: Callable[[Link], None]
     stream_done: Callable[[Link], None]
@@ -298,14 +299,20 @@ class Link(asyncio.Protocol):
         cut = self._events.is_cut(self.peer)
         if not cut:
             self.heard_s = time.monotonic()
+        messages: list[Message] = []
+        problem = ""
         try:
             for payload in self._reader.feed(data):
                 if self.is_closed:
-                    return
+                    break
                 if not cut:
-                    self._take(payload)
+                    self._take(payload, messages)
         except FrameError as error:
-            self.abort(str(error))
+            problem = str(error)
+        if messages:
+            self._events.messages(self, messages)
+        if problem:
+            self.abort(problem)
 
     def pause_writing(self) -> None:
         """Wait: the peer is slower than we are."""
@@ -324,17 +331,17 @@ class Link(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
-    def _take(self, payload: bytes | memoryview) -> None:
+    def _take(self, payload: bytes | memoryview, messages: list[Message]) -> None:
         if not self.is_open:
             self._events.handshake(self, decode_handshake(payload))
             return
         frame = decode_frame(payload)
         if type(frame) in _OWN_FRAMES:
-            self._take_own(cast(OwnFrame, frame))
+            self._take_own(cast(OwnFrame, frame), messages)
         else:
-            self._events.message(self, cast(Message, frame))
+            messages.append(cast(Message, frame))
 
-    def _take_own(self, frame: OwnFrame) -> None:
+    def _take_own(self, frame: OwnFrame, messages: list[Message]) -> None:
         if isinstance(frame, Ping):
             self._urgent = encode_frame(Pong(frame.sent_ns))
             self._mark()
@@ -343,4 +350,4 @@ class Link(asyncio.Protocol):
         else:
             snapshot = self._assembly.take(frame)
             if snapshot is not None:
-                self._events.message(self, snapshot)
+                messages.append(snapshot)

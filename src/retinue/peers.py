@@ -119,8 +119,8 @@ class _Peer:
 class Peers:
     """All links of one node.
 
-    `identity` is asked whenever this node introduces itself. `on_event` gets `Received`, `LinkUp`, `LinkDown` and
-    `LinkFull`; link events are about links that this node dialed, and closing them itself is none.
+    `identity` is asked whenever this node introduces itself. `on_received` gets what a link has brought at one go, and
+    `on_event` `LinkUp`, `LinkDown` and `LinkFull` of links that this node dialed; closing them itself is none.
     `on_members(caller, your_name, members)` is called before a caller is welcomed, so that a node can take the name
     and the member list it is given; a sentence refuses the caller, "" accepts. `on_snapshot_done(peer)` comes once for
     every `send_snapshot`, always from the event loop, when its rows are no longer read: sent, replaced or given up.
@@ -133,6 +133,7 @@ class Peers:
         network: Network,
         secret: bytes,
         on_event: Callable[[Event], None],
+        on_received: Callable[[list[Received]], None],
         on_members: Callable[[str, str, tuple[Member, ...]], str],
         on_snapshot_done: Callable[[str], None],
         host: str,
@@ -148,8 +149,7 @@ class Peers:
         self._identity = identity
         self._network = network
         self._secret = secret
-        self._on_event = on_event
-        self._on_snapshot_done = on_snapshot_done
+        self._on_event, self._on_received, self._on_snapshot_done = on_event, on_received, on_snapshot_done
         self._host = host
         self._peer_timeout_s = peer_timeout_ms / 1000
         self._heartbeat_s = min(heartbeat_ms, peer_timeout_ms / 3) / 1000
@@ -300,7 +300,7 @@ class Peers:
         return LinkEvents(
             connected=self._connected,
             handshake=self._handshake,
-            message=self._received,
+            messages=self._received,
             dirty=self._mark_dirty,
             full=self._full,
             stream_done=self._stream_done,
@@ -351,8 +351,8 @@ class Peers:
         elif (dialer := self._peer(link.peer).dialer) is not None:
             dialer.take(link, frame)
 
-    def _received(self, link: Link, message: Message) -> None:
-        self._on_event(Received(link.peer, message))
+    def _received(self, link: Link, messages: list[Message]) -> None:
+        self._on_received([Received(link.peer, message) for message in messages])
 
     def _full(self, link: Link) -> None:
         self._delayed.forget(link)

@@ -53,7 +53,10 @@ WHERE first BETWEEN ? AND ? ORDER BY first"""
 PASSED_OVER_MAX = 65_536
 """So many versions that were passed over are known at most; what fills another one takes a transaction."""
 
-_INSERT_ROWS = [insert_rows(count) for count in range(RUN_ENTRIES_MIN)]
+ROWS_MAX = 32
+"""So many rows are one statement at most."""
+
+_INSERT_ROWS = [insert_rows(count) for count in range(ROWS_MAX + 1)]
 
 # What concerns many versions gets them as one JSON array: a statement for each would cost several times as much.
 _DELETE_PARTS = "DELETE FROM entries WHERE slot IN (SELECT value FROM json_each(?))"
@@ -184,18 +187,14 @@ class StoredLog:
         versions = [entry.version for entry in entries]
         if not versions or not self._are_new(versions) or len(set(versions)) < count:
             return None
-        if count < RUN_ENTRIES_MIN:
-            rows = list(rows_of(entries))
-            if len(rows) >= RUN_ENTRIES_MIN:
-                return None
-            statement = Statement(_INSERT_ROWS[len(rows)], [*chain.from_iterable(rows)], _rows_bytes(entries))
-        else:
-            pieces = stretches(entries)
-            run = run_of(piece) if len(piece := next(pieces)) == count else None
-            if run is None:
-                return None
+        pieces = [entries] if count < RUN_ENTRIES_MIN else list(stretches(entries))
+        if len(pieces) == 1 and count >= RUN_ENTRIES_MIN and (run := run_of(entries)) is not None:
             self._index.add(versions[0], count)
             statement = Statement(INSERT_RUN, run, _runs_bytes([run]))
+        elif max(map(len, pieces)) < RUN_ENTRIES_MIN and 0 < len(rows := list(rows_of(entries))) <= ROWS_MAX:
+            statement = Statement(_INSERT_ROWS[len(rows)], [*chain.from_iterable(rows)], _rows_bytes(entries))
+        else:
+            return None
         self._note(versions)
         return statement
 
