@@ -8,7 +8,7 @@ happens: the append is encoded once and given to all links as it is, and there i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
@@ -97,21 +97,17 @@ class DelayedEntries:
         """Draw the delays of these entries on one link; those that wait are added to `copies`."""
         network, peer, in_order = self._network, link.peer, conditions.in_order
         drawn_ms = network.draw_delays_ms(peer, len(entries))
-        arriving: Iterable[tuple[float, _DelayedEntry]] = zip(drawn_ms, entries, strict=True)
+        arriving = list(zip(drawn_ms, entries, strict=True))
         if conditions.loss:
             arriving = [copy for copy in arriving if not network.lost(peer)]
         if not conditions.delayed:
             _enqueue(link, [entry for _, entry in arriving])
-            return drawn_ms
-        before = len(copies)
-        for delay_ms, entry in arriving:
-            if not link.reserve(entry.size_bytes):
-                del copies[before:]  # the link has dropped all that waited for it
-                break
-            due_s = since_s + delay_ms / 1000
-            if in_order:
-                due_s = link.delayed_until_s = max(due_s, link.delayed_until_s)
-            copies.append((due_s, (link, entry)))
+        elif link.reserve([entry.size_bytes for _, entry in arriving]):
+            for delay_ms, entry in arriving:
+                due_s = since_s + delay_ms / 1000
+                if in_order:
+                    due_s = link.delayed_until_s = max(due_s, link.delayed_until_s)
+                copies.append((due_s, (link, entry)))
         return drawn_ms
 
     def _due(self, copies: list[_Copy]) -> None:

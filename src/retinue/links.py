@@ -156,17 +156,22 @@ class Link(asyncio.Protocol):
 
     # --- writing ---
 
-    def reserve(self, size: int) -> bool:
-        """Count `size` bytes as held back for this link; false (and `full` told) if they are too many."""
-        if self._overflows(size):
-            return False
-        self.delayed_bytes += size
-        return True
+    def reserve(self, sizes: list[int]) -> bool:
+        """Count entries of these sizes as held back for this link; false (and `full` told) if they are too many."""
+        size = sum(sizes)
+        if self._fits(size, alone=len(sizes) == 1):
+            self.delayed_bytes += size
+            return True
+        self._events.full(self)
+        return False
 
     def enqueue(self, frame: bytes) -> None:
         """Send a whole frame at the end of this loop tick, or later if the peer is slow to read."""
         size = len(frame)
-        if self.is_closed or self._overflows(size):
+        if self.is_closed:
+            return
+        if size > FRAME_LIMIT_BYTES or not self._fits(size):
+            self._events.full(self)
             return
         self._waiting.append(frame)
         self._waiting_bytes += size
@@ -210,13 +215,10 @@ class Link(asyncio.Protocol):
         self._stream = frames
         self._schedule_pump()
 
-    def _overflows(self, size: int) -> bool:
+    def _fits(self, size: int, *, alone: bool = True) -> bool:
         held = self._waiting_bytes + self.delayed_bytes
-        # A frame larger than the queue passes when nothing else waits; the frame limit bounds it.
-        if (held == 0 or held + size <= self._queue_limit_bytes) and size <= FRAME_LIMIT_BYTES:
-            return False
-        self._events.full(self)
-        return True
+        # A single one that is larger than the queue passes when nothing else waits.
+        return held + size <= self._queue_limit_bytes or (alone and held == 0)
 
     def _mark(self) -> None:
         if not self._dirty:
