@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from retinue.accepting import STRANGERS_LIMIT
-from retinue.core.messages import Heartbeat, LinkDown, LinkUp
+from retinue.core.messages import Ack, Heartbeat, LinkDown, LinkUp, Received
 from retinue.frames import encode_frame
 from retinue.handshake import HANDSHAKE_LIMIT_BYTES, Challenge, Member, Refusal
 from tests.linking import LinkedNode, impostor, linked, run, until
@@ -161,11 +161,13 @@ def test_a_listener_that_talks_nonsense_is_refused_and_named() -> None:
 
 def test_a_malformed_frame_closes_an_open_link_and_it_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
+        acknowledgement = Ack(1, [1], 1, 0)
         nonsense = b"\x00\x00\x00\x09\x92\xa6\x1b[31m\n\x01"
-        async with linked("leader") as (leader,), impostor("follower1", nonsense) as (member, _):
+        sent = encode_frame(acknowledgement) + nonsense
+        async with linked("leader") as (leader,), impostor("follower1", sent) as (member, _):
             leader.peers.set_members((leader.member, member))
             await until(lambda: len(leader.told(LinkUp)) == 2)
-            assert leader.told(LinkDown)[0] == LinkDown("follower1")
+            assert leader.events[1:3] == [Received("follower1", acknowledgement), LinkDown("follower1")]
 
     run(scenario())
     assert [record for record in caplog.records if "is not a message" in record.getMessage()]

@@ -89,8 +89,8 @@ def test_only_links_with_a_delay_are_delayed_and_only_entries() -> None:
             leader.network.configure({"links": {"follower1": {"max_ms": 400, "distribution": "fixed"}}}, peers)
             drawn = leader.peers.replicate([*peers, "follower3"], append(2))
             assert drawn == {"follower1": [400.0], "follower2": [0.0]}
-            await until(lambda: kernel_timers() == timers + (sys.platform == "linux"))
             assert leader.peers.status()["follower1"].queued_bytes > 100
+            await until(lambda: kernel_timers() == timers + (sys.platform == "linux"))
             leader.peers.send("follower1", Heartbeat(1, 1, 2, 0))
             await until(lambda: len(first.messages) == 3 and len(second.messages) == 2)
             assert first.messages == [append(1), Heartbeat(1, 1, 2, 0), append(2)]
@@ -238,7 +238,7 @@ def test_a_newer_snapshot_replaces_one_under_way() -> None:
             await until(lambda: follower.messages)
             assert [len(message.entries) for message in follower.messages if isinstance(message, Snapshot)] == [10]
             assert len(closed) == 2
-            assert leader.sent == ["follower1", "follower1"]
+            await until(lambda: leader.sent == ["follower1", "follower1"])
 
     run(scenario())
 

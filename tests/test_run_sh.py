@@ -21,10 +21,11 @@ COPIED = ("run.sh", "requirements.txt", "requirements-lab.txt", "requirements-de
 
 def ports_in_a_row(count: int) -> int:
     """The first of so many free ports in a row."""
-    while True:
+    for _ in range(100):
         ports = free_ports(count)
         if ports == list(range(ports[0], ports[0] + count)):
             return ports[0]
+    raise AssertionError("no free ports in a row")
 
 
 class Shell:

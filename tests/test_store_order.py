@@ -72,3 +72,23 @@ def test_any_order_of_writes_replacements_and_snapshots_leaves_what_was_written_
         for saves in history:
             store.commit(saves)
         assert store.load().entries == [entry for _, entry in sorted(there.items())]
+
+
+@pytest.mark.parametrize("last", [11, 12, 13])
+def test_the_last_version_of_a_run_that_was_overtaken_by_one_more_is_replaced(last: int) -> None:
+    with closing(Store(None)) as store:
+        store.load()
+        store.commit([SaveEntries(puts(1, RUN_ENTRIES_MIN))])
+        store.commit([SaveEntries([put(last, "later")])])
+        store.commit([SaveEntries([put(RUN_ENTRIES_MIN, "other", epoch=2)])])
+        expected = [*puts(1, RUN_ENTRIES_MIN - 1), put(RUN_ENTRIES_MIN, "other", epoch=2), put(last, "later")]
+        assert store.load().entries == expected
+
+
+def test_after_a_snapshot_what_comes_above_it_is_new() -> None:
+    with closing(Store(None)) as store:
+        store.load()
+        store.commit([Install(60_000, [put(5, "old")])])
+        store.commit([SaveEntries([put(60_002, "b")])])
+        store.commit([SaveEntries([put(60_001, "a")])])
+        assert store.load().entries == [put(5, "old"), put(60_001, "a"), put(60_002, "b")]

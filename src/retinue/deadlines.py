@@ -5,8 +5,8 @@ counts whole milliseconds, it can fire more than a millisecond early. On Linux t
 the loop watches like a socket; elsewhere it is `loop.call_later`, armed again whenever it came too early.
 
 Setting a timer is dear on a virtual machine: its hardware timer belongs to the host (7 to 50 us where this was written;
-a turn of the loop takes 5). So the timer is only set before the loop goes to sleep. While there is work, every turn of
-the loop looks whether something is due.
+a turn of the loop takes 5). So it is set when the loop has nothing else to do. While there is work, every turn of the
+loop looks whether something is due; only after some turns in a row without is the timer set all the same.
 
 A process runs some time after its timer has run out: 0.03 to 0.1 ms on the virtual machine this was written on. So the
 timerfd is set as much earlier as it was late at the least lately, and the rest, if any, is waited for turn by turn.
@@ -30,6 +30,8 @@ Item = TypeVar("Item")
 
 # A turn of the loop that takes longer had work to do, so the next turns come anyway.
 BUSY_TURN_S = 0.00002
+# After so many turns with nothing due the timer is set all the same: on a slow machine every turn takes that long.
+IDLE_LOOKS_MAX = 8
 # What setting the timer may take on a virtual machine: what is due sooner is waited for turn by turn.
 ARMING_S = 0.00005
 # How much earlier than a deadline the timer may be set, and how fast that grows while wake-ups are later.
@@ -100,6 +102,7 @@ class DeadlineTimer(Generic[Item]):
         self._armed_s: float | None = None
         self._looking = False
         self._looked_s = 0.0
+        self._idle_looks = 0
         self._lead_s = 0.0
         self._set_to_s = 0.0
         self._fd = -1
@@ -137,6 +140,7 @@ class DeadlineTimer(Generic[Item]):
 
     def _arm(self, at_s: float) -> None:
         self._armed_s = at_s
+        self._idle_looks = 0
         if self._fd < 0 and self._precise:
             self._open()
         if self._fd >= 0 and self._set_fd is not None:
@@ -175,13 +179,15 @@ class DeadlineTimer(Generic[Item]):
         self._hand_over(busy=time.monotonic() - self._looked_s > BUSY_TURN_S)
 
     def _hand_over(self, busy: bool) -> None:
-        """Hand over what is due. In the next turn come again, or set the timer if the loop is not `busy`."""
+        """Hand over what is due. Look again in the next turn, or set the timer if the loop is not `busy`."""
         heap, now_s = self._heap, time.monotonic()
         due: list[Item] = []
         while heap and heap[0][0] <= now_s:
             due.append(heapq.heappop(heap)[2])
+        self._idle_looks = 0 if due else self._idle_looks + 1
         if heap:
-            if due or busy or heap[0][0] < now_s + ARMING_S:
+            look = due or (busy and self._idle_looks < IDLE_LOOKS_MAX)
+            if look or heap[0][0] < now_s + ARMING_S:
                 self._look_next_turn()
             elif self._armed_s is None or heap[0][0] < self._armed_s:
                 self._arm(heap[0][0])

@@ -72,7 +72,6 @@ class DelayedEntries:
             if conditions.active and not conditions.cut:
                 delayed |= conditions.delayed
                 delays_ms[link.peer] = self._simulate(link, conditions, entries, since_s, copies)
-        # All at once, for setting the timer is a system call.
         self._timer.schedule(copies)
         return delays_ms if delayed else None
 
@@ -102,7 +101,7 @@ class DelayedEntries:
             arriving = [copy for copy in arriving if not network.lost(peer)]
         if not conditions.delayed:
             _enqueue(link, [entry for _, entry in arriving])
-        elif link.reserve([entry.size_bytes for _, entry in arriving]):
+        elif arriving and link.reserve([entry.size_bytes for _, entry in arriving]):
             for delay_ms, entry in arriving:
                 due_s = since_s + delay_ms / 1000
                 if in_order:

@@ -165,10 +165,7 @@ class Driver:
     # --- the inbox ---
 
     def post(self, event: Event) -> None:
-        """Put an event into the inbox.
-
-        While the disk is full the core stands still, so what others will send again is not kept for it.
-        """
+        """Put an event into the inbox. While the disk is full the core stands still, and needs no ticks."""
         if self._commits.disk_full and isinstance(event, Tick):
             return
         self._inbox.append(event)
@@ -176,7 +173,10 @@ class Driver:
             self._schedule()
 
     def _receive(self, received: list[Received]) -> None:
-        """Take what a link has brought. Who does not lead steps at once: hardly anything else comes in this turn."""
+        """Take what a link has brought; while the disk is full nothing, for others will send it again.
+
+        Who does not lead steps at once: hardly anything else comes in this turn. What fails then ends the link.
+        """
         if self._commits.disk_full:
             return
         self._inbox += received

@@ -306,7 +306,7 @@ class Link(asyncio.Protocol):
         try:
             for payload in self._reader.feed(data):
                 if self.is_closed:
-                    break
+                    return
                 if not cut:
                     self._take(payload, messages)
         except FrameError as error:

@@ -7,7 +7,7 @@ dialed. Replicated entries pass through the simulated network on their way out; 
 Liveness is the link's own: the dialing side sends a ping every heartbeat, the other answers, and a link on which
 nothing was heard for the peer timeout is closed. Nothing here depends on the protocol above.
 
-The owner's callbacks are called from inside `send` and `replicate` too: they note what happened and return.
+The owner's callbacks are called inside `send` and `replicate` too and only note things; `on_received` may do anything.
 """
 
 from __future__ import annotations

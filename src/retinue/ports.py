@@ -34,7 +34,7 @@ def taken_port(host: str, ports: Sequence[int]) -> int | None:
     return None
 
 
-class _OwnPorts:
+class OwnPorts:
     """The HTTP ports that no other process gets from `free_ports` while this one lives.
 
     Between the moment in which a port is found and the one in which a node listens there, and while a node is down,
@@ -42,22 +42,28 @@ class _OwnPorts:
     """
 
     def __init__(self) -> None:
-        self._claims: list[socket.socket] = []
         self._ports: deque[int] = deque()
 
     def find(self, count: int, host: str) -> list[int]:
+        """See `free_ports`."""
         found: list[int] = []
-        tried = 0
+        tried = taken = 0
+        claimed = False
         while len(found) < count:
             if tried == len(self._ports):
+                if claimed and taken == BLOCK - 1:
+                    raise ClusterError(f"No port can be had on {host}: give an address of this machine.")
                 self._claim_block()
                 # What was found before and is not used yet must not be found twice.
                 self._ports.rotate(BLOCK - 1)
+                claimed, taken = True, 0
             port = self._ports[0]
             self._ports.rotate(-1)
             tried += 1
             if taken_port(host, (port - RESP_PORT_OFFSET, port, port + PEER_PORT_OFFSET)) is None:
                 found.append(port)
+            else:
+                taken += 1
         return found
 
     def _claim_block(self) -> None:
@@ -70,13 +76,14 @@ class _OwnPorts:
             except OSError:
                 claim.close()
                 continue
-            self._claims.append(claim)
+            # Bound until this process ends: nobody closes the bare descriptor.
+            claim.detach()
             self._ports.extend(range(first + 1, first + BLOCK))
             return
         raise ClusterError(f"There are not enough free ports between {FREE_FROM} and {FREE_UPTO}: stop other programs.")
 
 
-_own = _OwnPorts()
+_own = OwnPorts()
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:

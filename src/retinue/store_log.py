@@ -167,10 +167,16 @@ class StoredLog:
         newest = self._newest
         return min(versions) > newest or self._passed_over.issuperset([each for each in versions if each <= newest])
 
-    def _note(self, versions: list[int]) -> None:
-        newest, self._newest = self._newest, max(self._newest, *versions)
-        if self._newest - newest <= PASSED_OVER_MAX - len(self._passed_over):
-            self._passed_over.update(range(newest + 1, self._newest))
+    def _note(self, versions: Sequence[int]) -> None:
+        """These versions, all different, are written."""
+        newest, highest = self._newest, max(versions)
+        if highest == newest + len(versions) and min(versions) > newest:
+            self._newest = highest
+            return
+        if highest > newest:
+            self._newest = highest
+            if highest - newest <= PASSED_OVER_MAX - len(self._passed_over):
+                self._passed_over.update(range(newest + 1, highest))
         self._passed_over.difference_update(versions)
 
     def as_one_statement(self, saves: Sequence[Save]) -> Statement | None:
@@ -184,19 +190,40 @@ class StoredLog:
                 return None
             entries += save.entries
         count = len(entries)
-        versions = [entry.version for entry in entries]
-        if not versions or not self._are_new(versions) or len(set(versions)) < count:
+        if count < RUN_ENTRIES_MIN:
+            return self._as_rows(entries) if entries else None
+        pieces = stretches(entries)
+        piece = next(pieces)
+        if len(piece) == count:
+            return self._as_run(entries)
+        if count > ROWS_MAX or max(map(len, (piece, *pieces))) >= RUN_ENTRIES_MIN:
             return None
-        pieces = [entries] if count < RUN_ENTRIES_MIN else list(stretches(entries))
-        if len(pieces) == 1 and count >= RUN_ENTRIES_MIN and (run := run_of(entries)) is not None:
-            self._index.add(versions[0], count)
-            statement = Statement(INSERT_RUN, run, _runs_bytes([run]))
-        elif max(map(len, pieces)) < RUN_ENTRIES_MIN and 0 < len(rows := list(rows_of(entries))) <= ROWS_MAX:
-            statement = Statement(_INSERT_ROWS[len(rows)], [*chain.from_iterable(rows)], _rows_bytes(entries))
+        return self._as_rows(entries)
+
+    def _as_run(self, stretch: list[Entry]) -> Statement | None:
+        first, count = stretch[0].version, len(stretch)
+        versions = range(first, first + count)
+        if first <= self._newest and not self._passed_over.issuperset(versions):
+            return None
+        run = run_of(stretch)
+        if run is None:
+            return None
+        self._index.add(first, count)
+        if first == self._newest + 1:
+            self._newest = first + count - 1
         else:
+            self._note(versions)
+        return Statement(INSERT_RUN, run, _runs_bytes([run]))
+
+    def _as_rows(self, entries: list[Entry]) -> Statement | None:
+        versions = [entry.version for entry in entries]
+        if len(set(versions)) < len(versions) or not self._are_new(versions):
+            return None
+        rows = list(rows_of(entries))
+        if not 0 < len(rows) <= ROWS_MAX:
             return None
         self._note(versions)
-        return statement
+        return Statement(_INSERT_ROWS[len(rows)], [*chain.from_iterable(rows)], _rows_bytes(entries))
 
     def _write_runs(self, runs: list[StoredRun]) -> int:
         self._db.executemany(INSERT_RUN, runs)
@@ -247,6 +274,7 @@ class StoredLog:
         self._compaction.forget()
         size += self.write(entries, trusted)
         # What a snapshot has no row for is not passed over: nothing is written there again.
+        self._newest = max(self._newest, trusted)
         self._passed_over.clear()
         return size
 
