@@ -105,6 +105,24 @@ def test_an_earlier_deadline_overtakes_and_a_callback_may_schedule(run: Run, pre
     run(scenario())
 
 
+def test_what_is_due_can_be_had_before_the_loop_comes_round(run: Run, precise: bool) -> None:
+    async def scenario() -> None:
+        watch = Watch(2)
+        timer = DeadlineTimer(asyncio.get_running_loop(), watch, precise=precise)
+        now_s = time.monotonic()
+        timer.schedule([(now_s + 0.2, 1.0), (now_s + 0.21, 2.0), (now_s + 60, 3.0)])
+        timer.hand_over_due()
+        assert watch.calls == []
+        time.sleep(0.22)  # noqa: ASYNC251 - the loop must not come round
+        timer.hand_over_due()
+        timer.hand_over_due()
+        assert watch.calls == [[1.0, 2.0]]
+        assert len(timer) == 1
+        timer.close()
+
+    run(scenario())
+
+
 def test_discarded_items_never_come(run: Run, precise: bool) -> None:
     async def scenario() -> None:
         watch = Watch(1)

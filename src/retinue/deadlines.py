@@ -121,6 +121,11 @@ class DeadlineTimer(Generic[Item]):
         if self._heap and (self._armed_s is None or self._heap[0][0] < self._armed_s):
             self._look_next_turn()
 
+    def hand_over_due(self) -> None:
+        """Hand over at once what is due, if anything. For whoever has much to do before the loop comes round."""
+        if self._heap and self._heap[0][0] <= time.monotonic():
+            self._hand_over(busy=True)
+
     def discard(self, unwanted: Callable[[Item], bool]) -> None:
         """Forget the items that `unwanted` is true for. Takes time in proportion to all that wait."""
         self._heap = [waiting for waiting in self._heap if not unwanted(waiting[2])]

@@ -75,6 +75,10 @@ class DelayedEntries:
         self._timer.schedule(copies)
         return delays_ms if delayed else None
 
+    def send_due(self) -> None:
+        """Send what is due now, without waiting for the timer."""
+        self._timer.hand_over_due()
+
     def forget(self, link: Link) -> None:
         """Drop the copies that wait for `link`."""
         if link.delayed_bytes:

@@ -165,17 +165,14 @@ class Driver:
     # --- the inbox ---
 
     def post(self, event: Event) -> None:
-        """Put an event into the inbox. While the disk is full the core stands still, and needs no ticks."""
-        if self._commits.disk_full and isinstance(event, Tick):
-            return
+        """Put an event into the inbox."""
         self._inbox.append(event)
-        if not self._scheduled:
-            self._schedule()
+        self._schedule()
 
     def _receive(self, received: list[Received]) -> None:
-        """Take what a link has brought; while the disk is full nothing, for others will send it again.
+        """Take what a link has brought; who does not lead steps at once, for hardly anything else comes in this turn.
 
-        Who does not lead steps at once: hardly anything else comes in this turn. What fails then ends the link.
+        While the disk is full it is dropped: others will send it again. What fails here ends the link.
         """
         if self._commits.disk_full:
             return
@@ -184,12 +181,14 @@ class Driver:
             self._run()
         else:
             self._schedule()
+            self.peers.send_due()
 
     def propose(self, write: Write) -> None:
         """Put a write into the inbox; all that wait together get their versions in one step."""
         self._writes.append(write)
-        if not self._scheduled:
-            self._schedule()
+        self._schedule()
+        if not self.network.quiet:
+            self.peers.send_due()
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._commits.busy and not self._stopped:
@@ -253,6 +252,7 @@ class Driver:
             self.fail(RetinueError(f"The node stops, an invariant is broken: {error!r}. Keep its data and report it."))
             return
         self.peers.flush()
+        self.peers.send_due()
         if saves:
             self._streams.about_to_save(saves)
             self._commits.commit(saves, lambda: self._committed(others))
@@ -267,11 +267,13 @@ class Driver:
     # --- performing ---
 
     def _perform(self, effects: list[Effect]) -> None:
-        peers = self.peers
+        peers, simulating = self.peers, not self.network.quiet
         peers.cork()
         for effect in effects:
             if type(effect) is Reply:
                 self.waiting.answer(effect.token, effect.result)
+                if simulating:
+                    peers.send_due()
             elif type(effect) is Send:
                 peers.send(effect.to, effect.message)
             else:
@@ -325,7 +327,7 @@ class Driver:
             self._refuse_queued()
         if self._commits.busy:
             self.waiting.expire((now_s - PATIENCE_S) * 1000)
-        if not any(isinstance(event, Tick) for event in self._inbox[:8]):
+        if not self.disk_full and not any(isinstance(event, Tick) for event in self._inbox[:8]):
             self.post(Tick())
 
     def _check_disk(self) -> None:

@@ -16,10 +16,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-
-import msgspec
 
 from retinue.accepting import Acceptor, AcceptorEvents
 from retinue.core.messages import (
@@ -55,6 +52,7 @@ from retinue.handshake import (
 )
 from retinue.links import Link, LinkEvents
 from retinue.network import Network
+from retinue.peer import Peer, PeerStatus
 
 __all__ = ["Identity", "Member", "PeerStatus", "Peers"]
 
@@ -66,54 +64,6 @@ OWN_STALL_S = 1.0
 
 # Looked up by type: `isinstance` asks the metaclass of every class that it is not.
 _ANSWERS = frozenset((Promise, Ack, Confirmed, Fetched, Rejected, Diverged))
-
-
-class PeerStatus(msgspec.Struct, frozen=True):
-    """One peer as this node sees it. Times in ms, `None` before the first; bytes since start.
-
-    `refused` is why one of the two does not take the link, `unreachable` why there is no connection; else empty.
-    """
-
-    connected: bool
-    last_heard_ms: float | None
-    round_trip_ms: float | None
-    queued_bytes: int
-    sent_bytes: int
-    received_bytes: int
-    refused: str
-    unreachable: str
-
-
-@dataclass(slots=True)
-class _Peer:
-    """What is known of one peer; `sent_bytes` and `received_bytes` count the links that are gone.
-
-    `refused` is why its last call was not taken.
-    """
-
-    dialed: Link | None = None
-    accepted: Link | None = None
-    dialer: Dialer | None = None
-    refused: str = ""
-    sent_bytes: int = 0
-    received_bytes: int = 0
-
-    def links(self) -> list[Link]:
-        return [link for link in (self.dialed, self.accepted) if link is not None]
-
-    def status(self, now_s: float) -> PeerStatus:
-        links = self.links()
-        round_trips = [link.round_trip_ms for link in links if link.round_trip_ms is not None]
-        return PeerStatus(
-            connected=bool(links),
-            last_heard_ms=(now_s - max(link.heard_s for link in links)) * 1000 if links else None,
-            round_trip_ms=round_trips[0] if round_trips else None,
-            queued_bytes=sum(link.queued_bytes for link in links),
-            sent_bytes=self.sent_bytes + sum(link.sent_bytes for link in links),
-            received_bytes=self.received_bytes + sum(link.received_bytes for link in links),
-            refused=self.dialer.refused if self.dialer is not None else self.refused,
-            unreachable=self.dialer.unreachable if self.dialer is not None else "",
-        )
 
 
 class Peers:
@@ -156,7 +106,7 @@ class Peers:
         self._server_tls = server_tls
         self._client_tls = client_tls
         self._members: dict[str, Member] = {}
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[str, Peer] = {}
         self._links: set[Link] = set()
         self._dirty: list[Link] = []
         self._corked = False
@@ -268,6 +218,10 @@ class Peers:
         """Write nothing until `flush`, which must follow in this loop tick: whoever queues much saves a turn of it."""
         self._corked = True
 
+    def send_due(self) -> None:
+        """Send the delayed entries that are due, if any: for whoever keeps the loop from it for long."""
+        self._delayed.send_due()
+
     def flush(self) -> None:
         """Write what was queued in this loop tick now; without `cork` the loop does it at the end of the tick."""
         self._corked = False
@@ -315,7 +269,7 @@ class Peers:
     def _make_hello(self, challenge: Challenge, name: str) -> Hello:
         return make_hello(challenge, self._identity(), name, tuple(self._members.values()), self._secret)
 
-    def _stop_dialing(self, peer: _Peer) -> None:
+    def _stop_dialing(self, peer: Peer) -> None:
         dialer, peer.dialer = peer.dialer, None
         if dialer is not None:
             dialer.stop()
@@ -396,5 +350,5 @@ class Peers:
         self._next_beat_s = now_s + self._heartbeat_s
         self._beat_handle = self._loop.call_later(self._heartbeat_s, self._beat)
 
-    def _peer(self, name: str) -> _Peer:
-        return self._peers.setdefault(name, _Peer())
+    def _peer(self, name: str) -> Peer:
+        return self._peers.setdefault(name, Peer())
