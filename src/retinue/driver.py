@@ -3,7 +3,7 @@
 Everything that happens to a node goes through one inbox. Whatever has arrived by the time the event loop comes round is
 stepped through the core together; what the core wants saved becomes one transaction with one sync (group commit), and
 only when that is durable are the other effects performed, in order. While a transaction is under way the inbox waits:
-what arrives then is the next group. A node that does not lead steps as soon as a link has brought something.
+what arrives then is the next group. Where nothing is to be gained by waiting for more, a step comes at once.
 
 New entries are the exception: they leave for the followers before this node's own sync, so that all disks work at the
 same time. That is safe because acknowledgements of theirs go through the inbox: nothing counts as committed before
@@ -170,14 +170,15 @@ class Driver:
         self._schedule()
 
     def _receive(self, received: list[Received]) -> None:
-        """Take what a link has brought; who does not lead steps at once, for hardly anything else comes in this turn.
+        """Take what a link has brought; while the disk is full nothing, for others will send it again.
 
-        While the disk is full it is dropped: others will send it again. What fails here ends the link.
+        It is stepped at once where hardly anything else comes in this turn: on a follower, and on a leader to which
+        simulated delays bring every acknowledgement by itself. What fails here ends the link.
         """
         if self._commits.disk_full:
             return
         self._inbox += received
-        if self.replica.leadership is None:
+        if self.replica.leadership is None or not (self.network.quiet or self._writes):
             self._run()
         else:
             self._schedule()
