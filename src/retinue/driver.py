@@ -188,8 +188,7 @@ class Driver:
         """Put a write into the inbox; all that wait together get their versions in one step."""
         self._writes.append(write)
         self._schedule()
-        if not self.network.quiet:
-            self.peers.send_due()
+        self.peers.send_due()
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._commits.busy and not self._stopped:
@@ -268,13 +267,12 @@ class Driver:
     # --- performing ---
 
     def _perform(self, effects: list[Effect]) -> None:
-        peers, simulating = self.peers, not self.network.quiet
+        peers = self.peers
         peers.cork()
         for effect in effects:
             if type(effect) is Reply:
                 self.waiting.answer(effect.token, effect.result)
-                if simulating:
-                    peers.send_due()
+                peers.send_due()
             elif type(effect) is Send:
                 peers.send(effect.to, effect.message)
             else:

@@ -220,7 +220,8 @@ class Peers:
 
     def send_due(self) -> None:
         """Send the delayed entries that are due, if any: for whoever keeps the loop from it for long."""
-        self._delayed.send_due()
+        if not self._network.quiet:
+            self._delayed.send_due()
 
     def flush(self) -> None:
         """Write what was queued in this loop tick now; without `cork` the loop does it at the end of the tick."""
