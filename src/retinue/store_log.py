@@ -142,6 +142,7 @@ class StoredLog:
         versions = [entry.version for entry in entries]
         if len(set(versions)) != len(versions):
             entries = list({entry.version: entry for entry in entries}.values())
+            versions = [entry.version for entry in entries]
         size = 0
         if not self._are_new(versions):
             newest = self._newest
