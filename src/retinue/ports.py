@@ -16,6 +16,7 @@ FREE_FROM, FREE_UPTO = 10_000, 31_700
 _BAND = 1_000
 """So many HTTP ports lie side by side; those that follow from them are in the gaps between these bands."""
 _PERIOD = 3_600
+"""From one band to the next, so that no Redis or peer port of one is a port of another."""
 BLOCK = 50
 """A process has so many HTTP ports at a time for itself."""
 
