@@ -30,15 +30,20 @@ from retinue.core.messages import (
 )
 from retinue.store import Store
 from retinue.store_log import RUN_ENTRIES_MIN
+from retinue.store_memory import MemoryStore
 from tests.store_samples import batch, layout, numbers, parts, put
 
 EVERYWHERE = 1 << 40
 """A floor above every version: anything may have been compacted."""
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "database in memory", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with closing(Store(tmp_path / "data" if request.param == "file" else None)) as opened:
+    if request.param == "memory":
+        chosen: Store = MemoryStore()
+    else:
+        chosen = Store(tmp_path / "data" if request.param == "file" else None)
+    with closing(chosen) as opened:
         opened.load()
         yield opened
 
@@ -176,13 +181,14 @@ def test_small_values_of_the_driver(store: Store) -> None:
     assert store.get_meta("addresses") == "two"
 
 
-def test_a_batch_has_room_for_1024_changes_and_a_failed_commit_changes_nothing(store: Store) -> None:
+def test_a_batch_has_room_for_1024_changes_and_a_failed_commit_changes_nothing(tmp_path: Path) -> None:
     full = batch(2, *parts(1024))
-    store.commit([SaveEntries([full])])
-    for wrong in (batch(3, *parts(1025)), batch(3)):
-        with pytest.raises(AssertionError):
-            store.commit([SaveEntries([put(1, "a")]), SaveEntries([wrong])])
-    assert store.load().entries == [full]
+    with closing(Store(tmp_path)) as store:
+        store.commit([SaveEntries([full])])
+        for wrong in (batch(3, *parts(1025)), batch(3)):
+            with pytest.raises(AssertionError):
+                store.commit([SaveEntries([put(1, "a")]), SaveEntries([wrong])])
+        assert store.load().entries == [full]
 
 
 def test_close_may_be_called_twice(store: Store) -> None:

@@ -21,6 +21,7 @@ from retinue.ports import free_ports
 from retinue.resp import RespDoor
 from retinue.settings import Settings
 from retinue.store import Store
+from retinue.store_memory import MemoryStore
 
 log = logging.getLogger("retinue")
 
@@ -51,14 +52,20 @@ def with_free_port(settings: Settings) -> Settings:
     return dataclasses.replace(settings, port=free_ports(1, settings.host)[0], **derived)
 
 
+def open_store(settings: Settings) -> Store:
+    """The store that the settings ask for. Raises `StorageError`."""
+    if settings.memory:
+        return MemoryStore()
+    return Store(settings.data_dir, synchronous=settings.synchronous, member=fixed_name(settings))
+
+
 async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[RetinueError | None] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, ended, None)
     secret = _read_secret(settings)
-    data_dir = None if settings.memory else settings.data_dir
-    store = Store(data_dir, synchronous=settings.synchronous, member=fixed_name(settings))
+    store = open_store(settings)
     try:
         node = Node(settings, store, secret)
         log.info("%s", store.opened.sentence)

@@ -19,8 +19,8 @@ from retinue.errors import RetinueError
 from retinue.http import HttpDoor
 from retinue.node import Node
 from retinue.ports import free_ports
+from retinue.server import open_store
 from retinue.settings import Settings
-from retinue.store import Store
 
 WAIT_S = 20.0
 PEER_SECRET = "p" * 40
@@ -130,7 +130,7 @@ class Host:
 
     async def _start(self, settings: Settings) -> Served:
         secret = b"" if settings.peer_secret_file is None else settings.peer_secret_file.read_bytes().strip()
-        store = Store(None if settings.memory else settings.data_dir, synchronous=settings.synchronous)
+        store = open_store(settings)
         node = Node(settings, store, secret)
         door = HttpDoor(node, settings)
         try:
