@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from typing import cast, get_args
@@ -54,9 +53,10 @@ from retinue.errors import DiskFull, RetinueError, SettingsError, StorageError
 from retinue.membership import identity_of, known_members, refuse_members, with_own_url
 from retinue.network import Conditions, Network
 from retinue.peers import Member, Peers
+from retinue.scheduling import share_cores
 from retinue.settings import Settings
 from retinue.store import Store
-from retinue.store_files import DATABASE_NAME
+from retinue.store_files import free_bytes
 from retinue.streams import SnapshotStreams
 from retinue.waiting import WaitingRoom
 from retinue.wanted_quorum import WantedQuorum
@@ -133,6 +133,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._on_failure = on_failure
         self._commits.start()
+        share_cores(self.settings.host, leads=False)
         await self._listen()
         self.pace()
         self.post(Started(self.settings.role == "leader", cluster_id))
@@ -286,8 +287,10 @@ class Driver:
             self._send_snapshot(effect)
         elif isinstance(effect, OpenLinks):
             self.peers.open_links()
+            share_cores(self.settings.host, leads=True)
         elif isinstance(effect, CloseLinks):
             self.peers.close_links()
+            share_cores(self.settings.host, leads=False)
 
     def _replicate(self, effect: Replicate, assigned_ms: float) -> None:
         drawn = self.peers.replicate(effect.to, effect.message, assigned_ms / 1000)
@@ -333,10 +336,9 @@ class Driver:
         if self.settings.memory or self._stopped:
             return
         try:
-            low = shutil.disk_usage(self.settings.data_dir / DATABASE_NAME).free < self.settings.min_free_bytes
-        except OSError as error:
-            lost = f"The data in {self.settings.data_dir} is out of reach ({error.strerror})"
-            self.fail(StorageError(f"{lost}: the node stops, for a restart would forget what it acknowledges now."))
+            low = free_bytes(self.settings.data_dir) < self.settings.min_free_bytes
+        except StorageError as error:
+            self.fail(error)
             return
         if low != self.replica.disk_low:
             log.warning("the disk has %s free space for writes", "too little" if low else "enough")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -287,3 +288,13 @@ def damaged(where: str, what: str) -> DataDirError:
         f"{where} is damaged ({what}): move the data directory away and start the node again, so that it comes back"
         " blank and copies everything from the others; nothing was repaired or skipped."
     )
+
+
+def free_bytes(data_dir: Path) -> int:
+    """How much room there is on the disk under the database. Raises `StorageError` if it is out of reach."""
+    try:
+        return shutil.disk_usage(data_dir / DATABASE_NAME).free
+    except OSError as error:
+        lost = f"The data in {data_dir} is out of reach ({error.strerror})"
+        stops = "the node stops, for a restart would forget what it acknowledges now."
+        raise StorageError(f"{lost}: {stops}") from error

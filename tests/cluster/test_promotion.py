@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
@@ -52,6 +53,21 @@ def test_leadership_goes_round_under_load(start_cluster: StartCluster) -> None:
         cluster.start(["follower5"])
         load.wait_for_writes(40)
     verify(cluster, load.history, STRONG_ONLY)
+
+
+def gives_way(cluster: Cluster, name: str) -> bool:
+    """Whether this node leaves its core to others that wake up."""
+    pid = cluster.pid(name)
+    assert pid is not None
+    return os.sched_getscheduler(pid) == os.SCHED_BATCH
+
+
+def test_followers_on_the_same_machine_give_way_to_whoever_leads(start_cluster: StartCluster) -> None:
+    cluster = start_cluster(followers=2, write_quorum=1)
+    assert [gives_way(cluster, name) for name in ("leader", "follower1", "follower2")] == [False, True, True]
+    promote(cluster, "follower2")
+    wait_until(lambda: gives_way(cluster, "leader"), "the old leader gives way")
+    assert [gives_way(cluster, name) for name in ("leader", "follower1", "follower2")] == [True, True, False]
 
 
 def test_a_promotion_with_too_few_nodes_is_refused_and_changes_nothing(start_cluster: StartCluster) -> None:
