@@ -8,7 +8,7 @@ happens: the append is encoded once and given to all links as it is, and there i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import msgspec
 
@@ -45,11 +45,10 @@ _Copy = tuple[Link, _DelayedEntry]
 
 
 class DelayedEntries:
-    """All copies that wait, for all links of one node. `flush` is called when some have just been queued."""
+    """All copies that wait, for all links of one node."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, network: Network, flush: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, network: Network) -> None:
         self._network = network
-        self._flush = flush
         self._timer: DeadlineTimer[_Copy] = DeadlineTimer(loop, self._due)
 
     def replicate(self, links: list[Link], message: Append, since_s: float) -> dict[str, list[float]] | None:
@@ -103,8 +102,9 @@ class DelayedEntries:
         arriving = list(zip(drawn_ms, entries, strict=True))
         if conditions.loss:
             arriving = [copy for copy in arriving if not network.lost(peer)]
-        if not conditions.delayed:
-            _enqueue(link, [entry for _, entry in arriving])
+        if arriving and not conditions.delayed:
+            for frame in _frames([entry for _, entry in arriving]):
+                link.enqueue(frame)
         elif arriving and link.reserve([entry.size_bytes for _, entry in arriving]):
             for delay_ms, entry in arriving:
                 due_s = since_s + delay_ms / 1000
@@ -119,16 +119,14 @@ class DelayedEntries:
             link.delayed_bytes -= entry.size_bytes
             together.setdefault((link, entry.head.epoch, entry.head.start), []).append(entry)
         for (link, _, _), entries in together.items():
-            _enqueue(link, entries)
-        self._flush()
+            for frame in _frames(entries):
+                link.send_now(frame)
 
 
-def _enqueue(link: Link, entries: list[_DelayedEntry]) -> None:
+def _frames(entries: list[_DelayedEntry]) -> Iterable[bytes]:
     """Entries of one epoch in as few frames as they fit in, with the latest commit point among them."""
     if len(entries) == 1:
-        link.enqueue(entries[0].frame)
-    elif entries:
-        head = entries[0].head
-        commit = max([entry.head.commit for entry in entries])
-        for frame in append_frames(head.epoch, head.start, commit, [entry.raw for entry in entries]):
-            link.enqueue(frame)
+        return (entries[0].frame,)
+    head = entries[0].head
+    commit = max([entry.head.commit for entry in entries])
+    return append_frames(head.epoch, head.start, commit, [entry.raw for entry in entries])

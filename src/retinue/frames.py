@@ -148,13 +148,14 @@ class FrameReader:
             payload = memoryview(self._partial)[LENGTH_BYTES:]
             self._partial = bytearray()
             yield payload
-        while len(data) - at >= LENGTH_BYTES:
+        size = len(data)
+        while size - at >= LENGTH_BYTES:
             end = at + self._wanted(view, at)
-            if end > len(data):
+            if end > size:
                 break
             yield view[at + LENGTH_BYTES : end]
             at = end
-        if at < len(data):
+        if at < size:
             self._partial += view[at:]
 
     def _wanted(self, data: bytearray | memoryview, at: int) -> int:

@@ -180,8 +180,12 @@ class Link(asyncio.Protocol):
 
     def send_now(self, frame: bytes) -> None:
         """Send a whole frame, and what waits before it, without waiting for the end of the tick."""
-        self.enqueue(frame)
-        self.flush()
+        held_up = self._waiting or self._urgent or self._paused or self.is_closed or self._events.is_cut(self.peer)
+        if held_up or len(frame) > FRAME_LIMIT_BYTES:
+            self.enqueue(frame)
+            self.flush()
+        else:
+            self._write(frame)
 
     def ping(self) -> None:
         """Ask for a sign of life, ahead of everything that waits."""

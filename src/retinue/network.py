@@ -155,7 +155,7 @@ class Network:
 
     def cut(self, peer: str) -> bool:
         """Whether the link with `peer` passes nothing."""
-        return not self.quiet and self.conditions(peer).cut
+        return peer in self._cut
 
     def draw_delay_ms(self, peer: str) -> float:
         """The delay of the next entry to `peer`, in milliseconds; 0 where none is simulated, without a draw."""
@@ -166,7 +166,12 @@ class Network:
         conditions = self.conditions(peer)
         if conditions.max_ms == 0:
             return [0.0] * count
-        draw, quantile = self._dice_of(peer).delay.random, conditions.quantile
+        draw = self._dice_of(peer).delay.random
+        if conditions.distribution == "uniform":
+            # What `quantile` does, without a call for each draw: the leader draws five for every write.
+            low_ms, width_ms = conditions.min_ms, conditions.max_ms - conditions.min_ms
+            return [low_ms + width_ms * draw() for _ in range(count)]
+        quantile = conditions.quantile
         return [quantile(draw()) for _ in range(count)]
 
     def lost(self, peer: str) -> bool:

@@ -129,7 +129,7 @@ class Peers:
     async def start(self) -> None:
         """Accept connections; `port` is the real one from here on. Raises `OSError` if the address cannot be had."""
         self._loop = asyncio.get_running_loop()
-        self._delayed = DelayedEntries(self._loop, self._network, self.flush)
+        self._delayed = DelayedEntries(self._loop, self._network)
         tls = self._server_tls
         self._server = await self._loop.create_server(
             self._make_link, self._host, self.port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if tls else None
