@@ -91,7 +91,7 @@ def leader_s(group: int) -> float:
 
 
 def store_s(group: int) -> float:
-    """A store in memory commits all writes; seconds."""
+    """A store whose database is in memory commits all writes, group by group, as one on disk does; seconds."""
     store = Store(None)
     store.load()
     saves = [[SaveEntries(_entries(first, group))] for first in range(1, WRITES, group)]

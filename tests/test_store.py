@@ -181,9 +181,10 @@ def test_small_values_of_the_driver(store: Store) -> None:
     assert store.get_meta("addresses") == "two"
 
 
-def test_a_batch_has_room_for_1024_changes_and_a_failed_commit_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_batch_has_room_for_1024_changes_and_a_failed_commit_changes_nothing(tmp_path: Path, on_disk: bool) -> None:
     full = batch(2, *parts(1024))
-    with closing(Store(tmp_path)) as store:
+    with closing(Store(tmp_path if on_disk else None)) as store:
         store.commit([SaveEntries([full])])
         for wrong in (batch(3, *parts(1025)), batch(3)):
             with pytest.raises(AssertionError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinue.core.messages import Compact, Entry, HardState, Install, Save, SaveEntries, SaveState
+from retinue.core.messages import Compact, Entry, HardState, Install, Save, SaveEntries, SaveEpoch, SaveState
 from retinue.store import Store
 from retinue.store_memory import HELD_BYTES_MAX, HELD_ENTRIES_MAX, MemoryStore
 from tests.store_samples import put
@@ -20,6 +21,7 @@ SAVES: st.SearchStrategy[Save] = (
     | st.builds(SaveEntries, ENTRIES, st.lists(VERSIONS, max_size=2))
     | st.builds(lambda version: SaveState(HardState("me", promised=version, floor=1 << 40)), VERSIONS)
     | st.builds(lambda version: Compact([(version, 0)], []), VERSIONS)
+    | st.builds(SaveEpoch, VERSIONS, VERSIONS)
     | st.builds(lambda version: Install(version, [put(version, "d")]), VERSIONS)
 )
 READ, LOAD = "read", "load"
@@ -28,7 +30,8 @@ READ, LOAD = "read", "load"
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.lists(SAVES, min_size=1, max_size=3) | st.just(READ) | st.just(LOAD), max_size=20))
 def test_it_answers_as_a_store_that_writes_at_once(steps: list[list[Save] | str]) -> None:
-    with closing(MemoryStore()) as memory, closing(Store(None)) as plain:
+    few = patch("retinue.store_memory.HELD_ENTRIES_MAX", 20)
+    with few, closing(MemoryStore()) as memory, closing(Store(None)) as plain:
         for store in (memory, plain):
             store.commit([SaveState(STATE)])
         for step in steps:
@@ -63,6 +66,8 @@ def test_large_values_do_not_wait() -> None:
         store.commit([SaveEntries([put(1, "a", b"x" * (HELD_BYTES_MAX - 1))])])
         assert written(store) == 0
         store.commit([SaveEntries([put(2, "a", b"x")])])
+        assert written(store) == 2
+        store.commit([SaveEntries([put(3, "a", b"x")])])
         assert written(store) == 2
 
 

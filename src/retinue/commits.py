@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from retinue.core.messages import Save
 from retinue.errors import DiskFull, NotServing, RetinueError, StorageError
+from retinue.scheduling import CoreSharing
 from retinue.store import Store
 
 log = logging.getLogger("retinue.driver")
@@ -29,8 +30,9 @@ class GroupCommit:
     `disk_full`: the transaction under way waits for space.
     """
 
-    def __init__(self, store: Store, on_failure: Callable[[RetinueError], None]) -> None:
+    def __init__(self, store: Store, on_failure: Callable[[RetinueError], None], cores: CoreSharing) -> None:
         self.disk_full = False
+        self._cores = cores
         self._store = store
         self._on_failure = on_failure
         self._under_way: asyncio.Future[None] | None = None
@@ -47,6 +49,13 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         if self._store.sync_cost_ms() > SLOW_SYNC_MS:
             self._executor = ThreadPoolExecutor(1, "commit")
+
+    def share_cores(self, *, leads: bool) -> None:
+        """Let the threads of this node give way to the leader's, unless it leads itself or wants to."""
+        choose = self._cores.stand if leads else self._cores.give_way
+        choose()
+        if self._executor is not None:
+            self._executor.submit(choose)
 
     async def stop(self) -> None:
         """Finish the transaction under way, as far as the disk lets it."""

@@ -53,7 +53,7 @@ from retinue.errors import DiskFull, RetinueError, SettingsError, StorageError
 from retinue.membership import identity_of, known_members, refuse_members, with_own_url
 from retinue.network import Conditions, Network
 from retinue.peers import Member, Peers
-from retinue.scheduling import share_cores
+from retinue.scheduling import CoreSharing
 from retinue.settings import Settings
 from retinue.store import Store
 from retinue.store_files import free_bytes
@@ -116,7 +116,7 @@ class Driver:
         self._inbox: list[Event] = []
         self._writes: list[Write] = []
         self._scheduled = False
-        self._commits = GroupCommit(store, self.fail)
+        self._commits = GroupCommit(store, self.fail, CoreSharing(settings.host))
         self._disk_checked_s = 0.0
         self._tick_handle: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -133,7 +133,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._on_failure = on_failure
         self._commits.start()
-        share_cores(self.settings.host, leads=False)
+        self._commits.share_cores(leads=False)
         await self._listen()
         self.pace()
         self.post(Started(self.settings.role == "leader", cluster_id))
@@ -287,10 +287,10 @@ class Driver:
             self._send_snapshot(effect)
         elif isinstance(effect, OpenLinks):
             self.peers.open_links()
-            share_cores(self.settings.host, leads=True)
+            self._commits.share_cores(leads=True)
         elif isinstance(effect, CloseLinks):
             self.peers.close_links()
-            share_cores(self.settings.host, leads=False)
+            self._commits.share_cores(leads=False)
 
     def _replicate(self, effect: Replicate, assigned_ms: float) -> None:
         drawn = self.peers.replicate(effect.to, effect.message, assigned_ms / 1000)

@@ -133,22 +133,21 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[bytes | memoryview]:
         """The payloads that `data` completes. Raises `FrameError` on a frame above the limit, before it is read."""
-        at = 0
+        at, size = 0, len(data)
         view = memoryview(data)
         while self._partial:
             wanted = self._wanted(self._partial, 0) - len(self._partial)
             self._partial += view[at : at + wanted]
-            at = min(at + wanted, len(data))
+            at = min(at + wanted, size)
             if len(self._partial) < LENGTH_BYTES:
                 return
             if len(self._partial) < self._wanted(self._partial, 0):
-                if at == len(data):
+                if at == size:
                     return
                 continue
             payload = memoryview(self._partial)[LENGTH_BYTES:]
             self._partial = bytearray()
             yield payload
-        size = len(data)
         while size - at >= LENGTH_BYTES:
             end = at + self._wanted(view, at)
             if end > size:

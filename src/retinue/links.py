@@ -3,9 +3,10 @@
 A `Link` is made by whoever dials and by whoever accepts; both sides work the same once the handshake is over. It never
 decides anything about nodes: it tells its owner (`LinkEvents`) what happened.
 
-Writing: frames wait in the link until the end of the loop tick and leave in one write. When the transport's buffer is
-full they go on waiting; the queue, with the entries that a simulated delay holds back, is bounded. A snapshot is
-pulled chunk by chunk, the next one only when the last has left, so that other frames pass between.
+Writing: frames wait in the link until the end of the loop tick and leave in one write. What `send_now` is given, such
+as a delayed copy that is due, leaves at once, with all that waits before it. When the transport's buffer is full they
+go on waiting; the queue, with the entries that a simulated delay holds back, is bounded. A snapshot is pulled chunk by
+chunk, the next one only when the last has left, so that other frames pass between.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class Network:
 
     def cut(self, peer: str) -> bool:
         """Whether the link with `peer` passes nothing."""
-        return peer in self._cut
+        return peer in self._cut or self.shared.cut
 
     def draw_delay_ms(self, peer: str) -> float:
         """The delay of the next entry to `peer`, in milliseconds; 0 where none is simulated, without a draw."""

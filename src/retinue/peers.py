@@ -215,7 +215,10 @@ class Peers:
         link.stream(snapshot_frames(self._streams, head, rows))
 
     def cork(self) -> None:
-        """Write nothing until `flush`, which must follow in this loop tick: whoever queues much saves a turn of it."""
+        """Write nothing until `flush`, which must follow in this loop tick: whoever queues much saves a turn of it.
+
+        But for delayed entries that are due: they leave when they are, with what waits before them on their link.
+        """
         self._corked = True
 
     def send_due(self) -> None:

@@ -2,7 +2,10 @@
 
 All writes go through the leader, so on a machine with fewer cores than nodes everything waits for it. A follower that
 wakes up would push it off its core, as often as once for each write; as a batch process it waits until a core is free
-or the slice of whoever runs is over, and finds more to do at a time. On a machine of its own it never has to wait.
+or the slice of whoever runs is over, and finds more to do at a time.
+
+Only a node that listens on loopback does so: nobody else can reach it, so all nodes share its machine. A scheduling
+policy that somebody chose for the process stays as it is. All this is of effect on Linux only.
 """
 
 from __future__ import annotations
@@ -14,11 +17,23 @@ import sys
 from retinue.values import is_loopback
 
 
-def share_cores(host: str, *, leads: bool) -> None:
-    """Let a follower that listens on the loopback `host` give way to the leader; of effect on Linux only.
+class CoreSharing:
+    """The scheduling policy of a node that listens on `host`; each call sets that of the calling thread."""
 
-    It is the scheduling policy of the calling thread, and of threads that it starts from then on.
-    """
-    if sys.platform == "linux" and is_loopback(host):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_OTHER if leads else os.SCHED_BATCH, os.sched_param(0))
+    def __init__(self, host: str) -> None:
+        self._applies = sys.platform == "linux" and is_loopback(host) and os.sched_getscheduler(0) == os.SCHED_OTHER
+
+    def give_way(self) -> None:
+        """Leave the cores to whoever wakes up: this node follows."""
+        if self._applies:
+            _choose(os.SCHED_BATCH)
+
+    def stand(self) -> None:
+        """Take a core when woken: this node leads, or wants to."""
+        if self._applies:
+            _choose(os.SCHED_OTHER)
+
+
+def _choose(policy: int) -> None:
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, policy, os.sched_param(0))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from operator import attrgetter
+from typing import cast
 
 from retinue.core.messages import Entry, Image, Save, SaveEntries
 from retinue.store import Store
@@ -27,12 +29,15 @@ class MemoryStore(Store):
         self._held_bytes = 0
 
     def commit(self, saves: Sequence[Save]) -> None:
-        """Keep all saves; entries alone wait until there are many, or until they are needed."""
+        """Keep all saves; entries alone wait until there are many, or until they are needed.
+
+        What cannot be written is refused when it is, at a later call.
+        """
         with self._holding:
-            for at, save in enumerate(saves):
-                if type(save) is not SaveEntries or save.removed:
-                    self._write(saves[at:])
-                    return
+            if any(type(save) is not SaveEntries or save.removed for save in saves):
+                self._write(saves)
+                return
+            for save in cast(Sequence[SaveEntries], saves):
                 self._held += save.entries
                 self._held_bytes += sum([len(entry.value) for entry in save.entries])
             if len(self._held) >= HELD_ENTRIES_MAX or self._held_bytes >= HELD_BYTES_MAX:
@@ -57,10 +62,9 @@ class MemoryStore(Store):
         return super().read_rows(upto, after, limit)
 
     def _write(self, saves: Sequence[Save] = ()) -> None:
-        """Write what was held and then these. In order and each version once, for most of it is then a run."""
+        """Write what was held, in order of versions, for most of it is then a run; and then these."""
         if self._held:
-            newest = {entry.version: entry for entry in self._held}
-            saves = [SaveEntries([newest[version] for version in sorted(newest)], []), *saves]
+            saves = [SaveEntries(sorted(self._held, key=attrgetter("version"))), *saves]
         if saves:
             super().commit(saves)
             self._held, self._held_bytes = [], 0

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from typing import Any
+
+import pytest
 
 from retinue.cluster import Cluster
 from retinue.lab.checker import STRONG_ONLY
@@ -62,6 +65,7 @@ def gives_way(cluster: Cluster, name: str) -> bool:
     return os.sched_getscheduler(pid) == os.SCHED_BATCH
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies are Linux's")
 def test_followers_on_the_same_machine_give_way_to_whoever_leads(start_cluster: StartCluster) -> None:
     cluster = start_cluster(followers=2, write_quorum=1)
     assert [gives_way(cluster, name) for name in ("leader", "follower1", "follower2")] == [False, True, True]
