@@ -24,6 +24,18 @@ ROLES = ("read", "write", "admin")
 TOKEN_BYTES = 32
 
 
+def from_environment() -> str:
+    """The token that a client presents, in `RETINUE_TOKEN`; empty without. Raises `SettingsError` as `checked` does."""
+    return checked(os.environ.get("RETINUE_TOKEN", ""))
+
+
+def checked(token: str) -> str:
+    """The same token. Raises `SettingsError` if no header can carry it."""
+    if not token.isascii() or not token.isprintable():
+        raise SettingsError("The token has characters that HTTP does not allow: correct RETINUE_TOKEN.")
+    return token
+
+
 @dataclass(frozen=True)
 class TokenHash:
     """One line of the file."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 
-from retinue import cli
+from retinue import cli, tokens
 from retinue.cluster import Cluster
 from retinue.lab.bench_grid import Case
 from retinue.lab.bench_pictures import pictures
@@ -119,6 +119,42 @@ def test_a_running_cluster_keeps_its_settings_and_decides_what_is_measured(
     stored = running.request("leader", "GET", "/kv?prefix=key&limit=1").checked().json()["items"]
     assert isinstance(stored, list)
     assert len(stored[0]["value"]) == 100
+
+
+def test_a_cluster_that_asks_for_tokens_is_given_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = tokens.create(tmp_path / "tokens", "write")
+    settings = {"memory": "true", "min_free_bytes": "0", "write_quorum": "1", "token_file": str(tmp_path / "tokens")}
+    with Cluster(tmp_path / "cluster", free_ports(2), settings) as cluster:
+        words = ["--url", cluster.url("leader"), "--duration", "0.2", "--clients", "3", "--json"]
+        monkeypatch.setenv("RETINUE_TOKEN", known)
+        for more in (["--door", "resp"], ["--door", "http", "--operation", "write,read"], ["--quick"]):
+            assert bench(*words, *more) == 0
+            told = json.loads(capsys.readouterr().out)
+            for point in told if isinstance(told, list) else told["points"]:
+                assert not point["failures"]
+        for token in ("", "f" * len(known)):
+            monkeypatch.setenv("RETINUE_TOKEN", token)
+            assert bench(*words, "--door", "resp") == 1
+            assert "token" in capsys.readouterr().err
+
+
+def test_a_token_that_no_header_can_carry_is_refused(
+    running: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RETINUE_TOKEN", "caf\u00e9")
+    assert bench("--url", running.url("leader"), "--duration", "0.2", "--clients", "1") == 2
+    assert "correct RETINUE_TOKEN" in capsys.readouterr().err
+
+
+def test_a_token_that_nobody_asks_for_does_no_harm(
+    running: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RETINUE_TOKEN", "unasked")
+    words = ["--url", running.url("leader"), "--duration", "0.2", "--clients", "2", "--door", "http,resp", "--json"]
+    assert bench(*words) == 0
+    assert [point["failures"] for point in json.loads(capsys.readouterr().out)["points"]] == [{}, {}]
 
 
 def test_refusals_are_counted_by_kind_and_no_success_is_a_failure(

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from retinue import tokens
 from retinue.errors import EXIT_DONE, ClusterError, RetinueError, SettingsError
 from retinue.lab import bench_grid
 from retinue.lab.bench_report import RESULTS, Report, write_pictures
@@ -55,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", metavar="S", help="seconds for each case (5; with --quick 3)")
     parser.add_argument("--followers", metavar="N", help="followers of the local cluster, up to 16 (5)")
     parser.add_argument(
-        "--url", help="the leader of a running cluster, instead of starting one here; key0 to key999 are written there"
+        "--url",
+        help="the leader of a running cluster, instead of starting one here; key0 to key999 are written there, with"
+        " the token in RETINUE_TOKEN",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go: JSON and pictures (results)")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
@@ -114,8 +117,12 @@ def _quick(arguments: argparse.Namespace) -> int:
     duration_s = bench_grid.duration_from(arguments, QUICK_DURATION_S)
     value_bytes = _single("--value-bytes", bench_grid.value_sizes_from(arguments))
     with ending_like_ctrl_c(), ExitStack() as stack:
-        url = bench_grid.url_from(arguments) or _start_cluster(arguments, stack)
-        results = _measure(url, clients, duration_s, value_bytes, quiet=arguments.json)
+        url, token = bench_grid.url_from(arguments), ""
+        if url is None:
+            url = _start_cluster(arguments, stack)
+        else:
+            token = tokens.from_environment()
+        results = _measure(url, token, clients, duration_s, value_bytes, quiet=arguments.json)
     if arguments.json:
         print(msgspec.json.encode([_as_plain(result) for result in results]).decode())
     else:
@@ -138,7 +145,7 @@ def _start_cluster(arguments: argparse.Namespace, stack: ExitStack) -> str:
 
 
 def _measure(
-    url: str, clients: tuple[int, ...], duration_s: float, value_bytes: int, *, quiet: bool
+    url: str, token: str, clients: tuple[int, ...], duration_s: float, value_bytes: int, *, quiet: bool
 ) -> list[LoadResult]:
     results = []
     with Progress(console=Console(file=sys.stderr), transient=True, disable=quiet) as progress:
@@ -146,18 +153,18 @@ def _measure(
         for number in clients:
             progress.update(task, description=f"{number} clients")
             try:
-                _run_load(url, number, WARM_UP_S, value_bytes)
+                _run_load(url, token, number, WARM_UP_S, value_bytes)
                 progress.advance(task, WARM_UP_S)
-                results.append(_run_load(url, number, duration_s, value_bytes))
+                results.append(_run_load(url, token, number, duration_s, value_bytes))
             except OSError as error:
                 raise ClusterError(f"The node at {url} cannot be reached ({error.strerror}): is it running?") from None
             progress.advance(task, duration_s)
     return results
 
 
-def _run_load(url: str, clients: int, duration_s: float, value_bytes: int) -> LoadResult:
+def _run_load(url: str, token: str, clients: int, duration_s: float, value_bytes: int) -> LoadResult:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(closed_loop(url, clients, duration_s, value_bytes=value_bytes))
+        return runner.run(closed_loop(url, clients, duration_s, value_bytes=value_bytes, token=token))
 
 
 def _as_plain(result: LoadResult) -> dict[str, object]:

@@ -7,15 +7,17 @@ end of the run. The generator is one Python process: `Seen.generator_cpu` says w
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import hiredis
 import msgspec
 
 from retinue.lab.bench_grid import HTTP, WRITE, Case
-from retinue.lab.load import Client, HttpClient, Run, put_request
+from retinue.lab.load import Client, HttpClient, Run, common_headers, put_request
 
 KEYS = 1000
 PATIENCE_S = 10.0
@@ -46,10 +48,23 @@ class RespClient(Client):
         self.run = run
         self.reader = hiredis.Reader()
         self.unanswered = 0
+        self.authenticating = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Present the token first, if there is one."""
+        if not self.run.token:
+            super().connection_made(transport)
+            return
+        self.transport = cast(asyncio.Transport, transport)
+        self.authenticating = True
+        self.transport.write(b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n" % (len(self.run.token), self.run.token.encode()))
 
     def data_received(self, data: bytes) -> None:
         """Some replies, the last maybe in part."""
         self.reader.feed(data)
+        if self.authenticating:
+            self._authenticated()
+            return
         while (reply := self.reader.gets()) is not False:
             self.unanswered -= 1
             if reply is None:
@@ -61,6 +76,12 @@ class RespClient(Client):
         if not self.unanswered:
             self.next_request()
 
+    def _authenticated(self) -> None:
+        # An error counts with what it leads to: a node that asks for no token answers one, and goes on.
+        if self.reader.gets() is not False:
+            self.authenticating = False
+            self.run.connected(self)
+
     def next_request(self) -> None:
         """Send the next group."""
         self.unanswered = self.run.pipeline
@@ -70,9 +91,12 @@ class RespClient(Client):
 class _TimedRun(Run):
     """A run whose clients begin together, and whose answers count from `from_s` to `until_s`."""
 
-    def __init__(self, request: Callable[[int, int], bytes], pipeline: int) -> None:
+    def __init__(self, request: Callable[[int, int], bytes], case: Case, token: str) -> None:
         super().__init__(request, until_s=0.0)
-        self.pipeline = pipeline
+        self.pipeline = case.pipeline
+        self.token = token
+        self.all_connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._clients = case.clients
         self.from_s = 0.0
         self.errors: dict[str, int] = {}
         self.waiting: list[Client] = []
@@ -80,6 +104,8 @@ class _TimedRun(Run):
     def connected(self, client: Client) -> None:
         """A client waits until all are connected."""
         self.waiting.append(client)
+        if len(self.waiting) == self._clients:
+            self.all_connected.set_result(None)
 
     def begin(self, warm_up_s: float, duration_s: float) -> None:
         """All are connected: they begin."""
@@ -107,10 +133,12 @@ class _TimedRun(Run):
             self.errors[kind] = self.errors.get(kind, 0) + 1
 
 
-def requests_of(case: Case, host: str) -> Callable[[int, int], bytes]:
+def requests_of(case: Case, host: str, token: str) -> Callable[[int, int], bytes]:
     """What makes the requests of a case: `KEYS` keys, which clients go through from different places."""
     if case.door == HTTP:
-        return put_request(host, KEYS, case.value_bytes) if case.operation == WRITE else _http_get(host)
+        if case.operation == WRITE:
+            return put_request(host, KEYS, case.value_bytes, token)
+        return _http_get(host, token)
     command = _resp_set(case.value_bytes) if case.operation == WRITE else _resp_get
     if case.pipeline == 1:
         return command
@@ -122,8 +150,8 @@ def requests_of(case: Case, host: str) -> Callable[[int, int], bytes]:
     return group
 
 
-def _http_get(host: str) -> Callable[[int, int], bytes]:
-    tail = b" HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode()
+def _http_get(host: str, token: str) -> Callable[[int, int], bytes]:
+    tail = b" HTTP/1.1\r\n%s\r\n" % common_headers(host, token)
     return lambda client, sequence: b"GET /kv/%s%s" % (_key(client, sequence), tail)
 
 
@@ -148,14 +176,19 @@ def _key(client: int, sequence: int) -> bytes:
 
 
 async def run_case(
-    case: Case, address: tuple[str, int], warm_up_s: float, duration_s: float, tick: Callable[[float], None]
+    case: Case,
+    address: tuple[str, int],
+    token: str,
+    warm_up_s: float,
+    duration_s: float,
+    tick: Callable[[float], None],
 ) -> Seen:
-    """Load the node at this host and port as the case says. `tick` is told the seconds that went by, now and then.
+    """Load the node at this host and port as the case says, with this token unless it is empty.
 
-    Raises `OSError` if the node cannot be reached.
+    `tick` is told the seconds that went by, now and then. Raises `OSError` if the node cannot be reached.
     """
     host, port = address
-    run = _TimedRun(requests_of(case, f"{host}:{port}"), case.pipeline)
+    run = _TimedRun(requests_of(case, f"{host}:{port}", token), case, token)
     loop = asyncio.get_running_loop()
     make = HttpClient if case.door == HTTP else RespClient
     clients: list[Client] = []
@@ -163,6 +196,7 @@ async def run_case(
         for number in range(case.clients):
             _, client = await loop.create_connection(partial(make, run, number), host, port)
             clients.append(client)
+        await _at_most(PATIENCE_S, run.all_connected)
         run.begin(warm_up_s, duration_s)
         await _wait_until(run.from_s, tick)
         cpu_before_s = time.process_time()
@@ -182,6 +216,13 @@ async def run_case(
         failures=failures,
         generator_cpu=cpu_s / duration_s,
     )
+
+
+async def _at_most(patience_s: float, connected: asyncio.Future[None]) -> None:
+    try:
+        await asyncio.wait_for(connected, patience_s)
+    except TimeoutError:
+        raise OSError(errno.ETIMEDOUT, "it does not answer AUTH") from None
 
 
 async def _wait_until(moment_s: float, tick: Callable[[float], None]) -> None:

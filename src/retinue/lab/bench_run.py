@@ -20,6 +20,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from retinue import tokens
 from retinue.call import call
 from retinue.cluster import Cluster
 from retinue.errors import ClusterError, RetinueError, SettingsError
@@ -131,7 +132,7 @@ def measure(grid: Grid, keep: Callable[[Point], None], *, quiet: bool) -> None:
 def _measure_group(grid: Grid, cases: list[Case], keep: Callable[[Point], None], bar: _Bar) -> None:
     """Measure the cases of one cluster."""
     with ExitStack() as stack:
-        url = grid.url
+        url, token = grid.url, tokens.from_environment() if grid.url else ""
         if url is None:
             bar.say("starting a cluster")
             settings = local_settings(quorum=grid.quorums[0], storage=cases[0].storage)
@@ -146,7 +147,7 @@ def _measure_group(grid: Grid, cases: list[Case], keep: Callable[[Point], None],
                 _ask(url, "PATCH", "/config", {"write_quorum": case.quorum})
             _settle(url)
             bar.say(described(case))
-            keep(_point(case, _load(case, _address(url, case), grid.duration_s, bar)))
+            keep(_point(case, _load(case, _address(url, case), token, grid.duration_s, bar)))
 
 
 def described(case: Case) -> str:
@@ -157,10 +158,11 @@ def described(case: Case) -> str:
     return f"{case.storage}, {case.door} {case.operation}s of {case.value_bytes} B{quorum}{pipeline}, {clients}"
 
 
-def _load(case: Case, address: tuple[str, int], duration_s: float, bar: _Bar) -> Seen:
+def _load(case: Case, address: tuple[str, int], token: str, duration_s: float, bar: _Bar) -> Seen:
+    warm_up_s = min(WARM_UP_S, duration_s)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            return runner.run(run_case(case, address, min(WARM_UP_S, duration_s), duration_s, bar.advance))
+            return runner.run(run_case(case, address, token, warm_up_s, duration_s, bar.advance))
         except OSError as error:
             raise ClusterError(
                 f"The node at {address[0]}:{address[1]} cannot be reached ({error.strerror}): is it running?"
@@ -238,7 +240,8 @@ def _ask(url: str, method: str, path: str, body: object = None) -> dict[str, Any
     """What a node answers to this. Raises `RetinueError`."""
     content = None if body is None else json.dumps(body).encode()
     headers = {} if body is None else {"Content-Type": "application/json"}
+    token = tokens.from_environment()
     try:
-        return call(url, method, path, body=content, headers=headers).checked().json()
+        return call(url, method, path, body=content, headers=headers, token=token).checked().json()
     except RetinueError as error:
         raise ClusterError(f"The node at {url} did not answer as a leader does: {error.detail}") from None

@@ -19,6 +19,7 @@ import httptools
 import msgspec
 
 from retinue.errors import SettingsError
+from retinue.tokens import checked
 
 CONNECT_TIMEOUT_S = 5.0
 DEFAULT_PATIENCE_S = 30.0
@@ -319,9 +320,7 @@ class Servers:
     """
 
     def __init__(self, token: str = "") -> None:
-        if not token.isascii() or not token.isprintable():
-            raise SettingsError("The token has characters that HTTP does not allow: correct RETINUE_TOKEN.")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"Authorization": f"Bearer {checked(token)}"} if token else {}
         self._pools: dict[Address, Pool] = {}
 
     def at(self, url: str) -> Pool:

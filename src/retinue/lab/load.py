@@ -105,11 +105,17 @@ class Run:
             self.failures[status] = self.failures.get(status, 0) + 1
 
 
-def put_request(host: str, keys: int, value_bytes: int) -> Callable[[int, int], bytes]:
+def common_headers(host: str, token: str) -> bytes:
+    """The header lines that every request has; none for an empty token."""
+    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+    return f"Host: {host}\r\n{authorization}".encode()
+
+
+def put_request(host: str, keys: int, value_bytes: int, token: str = "") -> Callable[[int, int], bytes]:
     """Writes of `value_bytes` bytes to `keys` keys, spread over clients."""
     value = b"x" * value_bytes
-    tail = b" HTTP/1.1\r\nHost: %s\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n%s" % (
-        host.encode(),
+    tail = b" HTTP/1.1\r\n%sContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n%s" % (
+        common_headers(host, token),
         value_bytes,
         value,
     )
@@ -121,9 +127,9 @@ def put_request(host: str, keys: int, value_bytes: int) -> Callable[[int, int], 
 
 
 async def closed_loop(
-    url: str, clients: int, duration_s: float, *, keys: int = 1000, value_bytes: int = 100
+    url: str, clients: int, duration_s: float, *, keys: int = 1000, value_bytes: int = 100, token: str = ""
 ) -> LoadResult:
-    """Let `clients` clients write to the node at `url` for `duration_s` seconds.
+    """Let `clients` clients write to the node at `url` for `duration_s` seconds, with this token if there is one.
 
     Raises `OSError` if the node cannot be reached.
     """
@@ -131,7 +137,7 @@ async def closed_loop(
     host, port = parts.hostname or "", parts.port or 80
     event_loop = asyncio.get_running_loop()
     begun_s = time.perf_counter()
-    run = Run(put_request(f"{host}:{port}", keys, value_bytes), begun_s + duration_s)
+    run = Run(put_request(f"{host}:{port}", keys, value_bytes, token), begun_s + duration_s)
     connections = []
     for number in range(clients):
         _, client = await event_loop.create_connection(lambda number=number: HttpClient(run, number), host, port)  # type: ignore[misc]
