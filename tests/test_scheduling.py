@@ -37,7 +37,7 @@ def policy_in_a_thread(chosen: int, host: str) -> list[int]:
         cores = CoreSharing(host)
         cores.give_way()
         seen.append(os.sched_getscheduler(0))
-        cores.stand()
+        cores.compete()
         seen.append(os.sched_getscheduler(0))
 
     thread = threading.Thread(target=look)

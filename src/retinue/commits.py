@@ -52,7 +52,7 @@ class GroupCommit:
 
     def share_cores(self, *, leads: bool) -> None:
         """Let the threads of this node give way to the leader's, unless it leads itself or wants to."""
-        choose = self._cores.stand if leads else self._cores.give_way
+        choose = self._cores.compete if leads else self._cores.give_way
         choose()
         if self._executor is not None:
             self._executor.submit(choose)

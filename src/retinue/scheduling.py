@@ -28,7 +28,7 @@ class CoreSharing:
         if self._applies:
             _choose(os.SCHED_BATCH)
 
-    def stand(self) -> None:
+    def compete(self) -> None:
         """Take a core when woken: this node leads, or wants to."""
         if self._applies:
             _choose(os.SCHED_OTHER)

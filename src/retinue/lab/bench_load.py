@@ -196,7 +196,7 @@ async def run_case(
         for number in range(case.clients):
             _, client = await loop.create_connection(partial(make, run, number), host, port)
             clients.append(client)
-        await _at_most(PATIENCE_S, run.all_connected)
+        await _all_connected(run)
         run.begin(warm_up_s, duration_s)
         await _wait_until(run.from_s, tick)
         cpu_before_s = time.process_time()
@@ -218,9 +218,9 @@ async def run_case(
     )
 
 
-async def _at_most(patience_s: float, connected: asyncio.Future[None]) -> None:
+async def _all_connected(run: _TimedRun) -> None:
     try:
-        await asyncio.wait_for(connected, patience_s)
+        await asyncio.wait_for(run.all_connected, PATIENCE_S)
     except TimeoutError:
         raise OSError(errno.ETIMEDOUT, "it does not answer AUTH") from None
 
