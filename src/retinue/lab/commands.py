@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinue import tokens
 from retinue.errors import EXIT_DONE, EXIT_VIOLATION, RetinueError, SettingsError
 from retinue.lab.experiments.registry import EXPERIMENTS, load, packages_missing
 from retinue.lab.options import add_options, given_options, parse
@@ -166,7 +165,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             followers=urls,
             dialect=arguments.dialect,
             simulated=arguments.simulated,
-            token=tokens.from_environment() or None,
             write_quorum=write_quorum,
             data_parent=arguments.out,
         ),

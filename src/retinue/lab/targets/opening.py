@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from retinue import tokens
 from retinue.errors import SettingsError
 from retinue.lab.connection import Servers
 from retinue.lab.experiments.contract import Settings
@@ -17,7 +17,6 @@ from retinue.lab.targets.http import HttpTarget
 from retinue.lab.targets.local import local_cluster
 from retinue.lab.targets.running import RunningCluster, find_cluster
 from retinue.lab.targets.simulated import SimulatedTarget
-from retinue.settings import PREFIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ async def open_target(where: Where, settings: Settings) -> AsyncIterator[Target]
         async with local_cluster(settings, where.data_parent) as started:
             yield started
     else:
-        token = os.environ.get(f"{PREFIX}TOKEN", "") if where.token is None else where.token
+        token = tokens.from_environment() if where.token is None else where.token
         with closing(Servers(token)) as servers:
             target = await _connect(servers, where, where.url, settings.seed)
             try:
