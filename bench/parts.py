@@ -64,7 +64,7 @@ def _time_steps(node: Replica, events: list[Event]) -> float:
 def follower_s(group: int) -> float:
     """A follower accepts and trusts all writes; seconds."""
     node = _node("f1")
-    node.step(Received("leader", Seal(1, "c", True, False, 3)), 0)
+    node.step(Received("leader", Seal(1, "c", node.node_id, False, 3)), 0)
     appends = [Append(1, 1, first - 1, _entries(first, group)) for first in range(1, WRITES, group)]
     return _time_steps(node, [Received("leader", append) for append in appends])
 

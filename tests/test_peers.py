@@ -30,18 +30,18 @@ def test_members_meet_and_talk_both_ways(loop_factory: NewLoop) -> None:
             )
             members = (leader.member, first.member, second.member)
             assert first.heard == [("leader", "follower1", members)]
-            leader.peers.send("follower1", Seal(1, "c", True, False, 3))
+            leader.peers.send("follower1", Seal(1, "c", "id-follower1", False, 3))
             assert leader.peers.replicate(["follower1", "follower2"], append(1, 2)) is None
             leader.peers.send("follower2", Heartbeat(1, 1, 2, 5))
             await until(lambda: len(first.messages) == 2 and len(second.messages) == 2)
-            assert first.messages == [Seal(1, "c", True, False, 3), append(1, 2)]
+            assert first.messages == [Seal(1, "c", "id-follower1", False, 3), append(1, 2)]
             assert second.messages == [append(1, 2), Heartbeat(1, 1, 2, 5)]
             second.peers.send("leader", Ack(1, [1, 2], 2, 0))
             first.peers.send("leader", Rejected(1, 9))
             await until(lambda: len(leader.messages) == 2)
             assert {message.epoch for message in leader.messages} == {1}
             first.peers.send("nobody", Rejected(1, 9))
-            first.peers.send("leader", Seal(1, "c", True, False, 3))
+            first.peers.send("leader", Seal(1, "c", "id-follower1", False, 3))
             await until(lambda: leader.peers.status()["follower1"].round_trip_ms is not None)
             status = leader.peers.status()["follower1"]
             assert status.connected
@@ -111,10 +111,10 @@ def test_links_cross_when_two_nodes_lead() -> None:
             follower.peers.set_members((leader.member, follower.member))
             follower.peers.open_links()
             await until(lambda: len(follower.told(LinkUp)) == 1)
-            follower.peers.send("leader", Seal(2, "c", False, True, 3))
+            follower.peers.send("leader", Seal(2, "c", "", True, 3))
             leader.peers.send("follower1", Rejected(2, 3))
             await until(lambda: leader.messages and follower.messages)
-            assert leader.messages == [Seal(2, "c", False, True, 3)]
+            assert leader.messages == [Seal(2, "c", "", True, 3)]
             leader.peers.close_links()
             leader.peers.send("follower1", Rejected(2, 4))
             await until(lambda: len(follower.messages) == 2)

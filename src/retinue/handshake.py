@@ -20,7 +20,7 @@ import msgspec
 
 from retinue.frames import FrameError
 
-PROTOCOL = 3
+PROTOCOL = 4
 NONCE_BYTES = 32
 
 # A Hello has the list of all members: room for several hundred. Nothing larger is read from a stranger.

@@ -54,7 +54,7 @@ from tests.core.parts import (
 
 def test_a_higher_epoch_is_promised_durably_before_the_answer() -> None:
     node = follower(promised=OWN)
-    effects = hear(node, Seal(PROMOTED, "c", False, True, 3), F1)
+    effects = hear(node, Seal(PROMOTED, "c", "", True, 3), F1)
     (state,) = only(effects, SaveState)
     assert state.hard.promised == PROMOTED
     ((to, promise),) = sent(effects, Promise)
@@ -65,7 +65,7 @@ def test_a_higher_epoch_is_promised_durably_before_the_answer() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Seal(OWN, "c", False, True, 3),
+        Seal(OWN, "c", "", True, 3),
         append(put(1, OWN)),
         Heartbeat(OWN, 1, 0, 0),
         Confirm(OWN, 1),
@@ -83,7 +83,7 @@ def test_a_node_that_promised_rejects_every_lower_epoch(message: Message) -> Non
 
 def test_a_promise_survives_a_restart() -> None:
     node = follower(promised=OWN)
-    (state,) = only(hear(node, Seal(PROMOTED, "c", False, False, 3), F1), SaveState)
+    (state,) = only(hear(node, Seal(PROMOTED, "c", "", False, 3), F1), SaveState)
     again = replica(F2, Image(state.hard, {}, []))
     assert sent(hear(again, append(put(1, OWN))), Rejected)
 
@@ -92,30 +92,30 @@ def test_a_promise_tells_everything_above_the_trusted_prefix() -> None:
     rows = [put(1, 1), put(3, 1), put(4, 1)]
     image = member_image("f2.1", *rows, trusted=1, epochs={1: 1}, configuration=Configuration(2))
     node = replica(F2, image)
-    ((_, promise),) = sent(hear(node, Seal(PROMOTED, "c", False, True, 3), F1), Promise)
+    ((_, promise),) = sent(hear(node, Seal(PROMOTED, "c", "", True, 3), F1), Promise)
     assert promise == Promise(PROMOTED, "f2.1", True, 1, node.log.chain, 0, 1, {1: 1}, Configuration(2), rows[1:])
-    ((_, short),) = sent(hear(node, Seal(PROMOTED, "c", False, False, 3), F1), Promise)
+    ((_, short),) = sent(hear(node, Seal(PROMOTED, "c", "", False, 3), F1), Promise)
     assert short.entries == []
 
 
 def test_what_a_promise_tells_does_not_change_when_the_node_goes_on() -> None:
     node = follower()
-    ((_, promise),) = sent(hear(node, Seal(OWN, "c", False, True, 3)), Promise)
+    ((_, promise),) = sent(hear(node, Seal(OWN, "c", "", True, 3)), Promise)
     hear(node, append(put(1, OWN)))
     assert promise.epochs == {}
 
 
 def test_an_epoch_binds_only_if_it_comes_from_its_owner() -> None:
     node = follower()
-    assert hear(node, Seal(PROMOTED, "c", False, True, 3), L) == []
+    assert hear(node, Seal(PROMOTED, "c", "", True, 3), L) == []
     assert node.promised == OWN
 
 
 def test_whoever_is_no_member_is_not_listened_to() -> None:
     node = follower()
-    assert hear(node, Seal(PROMOTED, "c", False, True, 3), "stranger") == []
+    assert hear(node, Seal(PROMOTED, "c", "", True, 3), "stranger") == []
     assert (
-        replica("", Image(HardState("x.1"), {}, []), members=()).step(Received(L, Seal(1, "c", True, True, 3)), 0.0)
+        replica("", Image(HardState("x.1"), {}, []), members=()).step(Received(L, Seal(1, "c", "x.1", True, 3)), 0.0)
         == []
     )
     assert node.promised == OWN
@@ -126,7 +126,7 @@ def test_a_higher_epoch_ends_a_leadership() -> None:
     node.step(Started(False, ""), 0.0)
     assert node.role == "leader"
     later = 12 + 2
-    effects = hear(node, Seal(later, "c", False, True, 5), F1)
+    effects = hear(node, Seal(later, "c", "", True, 5), F1)
     assert node.role == "follower"
     assert node.promised == later
     assert only(effects, CloseLinks)
@@ -139,30 +139,32 @@ def blank(node_id: str = "f2.1") -> Replica:
     return replica(F2, Image(HardState(node_id), {}, []))
 
 
-@pytest.mark.parametrize("birth", [True, False])
-def test_a_blank_node_joins_the_cluster_that_seals_it_and_votes_only_if_born_into_it(birth: bool) -> None:
-    node = blank()
+@pytest.mark.parametrize(
+    ("birth", "voter"), [("f2.2", True), ("", False), pytest.param("f2.1", False, id="meant for the disk before")]
+)
+def test_a_blank_node_joins_the_cluster_that_seals_it_and_votes_only_if_born_into_it(birth: str, voter: bool) -> None:
+    node = blank("f2.2")
     effects = hear(node, Seal(OWN, "c", birth, True, 2))
     (state,) = only(effects, SaveState)
-    assert (state.hard.cluster_id, state.hard.voter, state.hard.promised) == ("c", birth, OWN)
+    assert (state.hard.cluster_id, state.hard.voter, state.hard.promised) == ("c", voter, OWN)
     assert state.hard.configuration == Configuration(2)
     assert state.hard.nodes == 6
     ((_, promise),) = sent(effects, Promise)
-    assert promise.voter is birth
+    assert promise.voter is voter
 
 
 def test_a_blank_node_that_wanted_to_found_a_cluster_joins_the_one_that_seals_it() -> None:
     node = blank()
     node.step(Started(True, "d"), 0.0)
     assert node.role == "candidate"
-    effects = hear(node, Seal(OWN, "c", False, True, 2))
+    effects = hear(node, Seal(OWN, "c", "", True, 2))
     assert (node.role, node.cluster_id) == ("follower", "c")
     assert only(effects, CloseLinks)
 
 
 def test_a_node_of_another_cluster_promises_nothing() -> None:
     node = follower()
-    effects = hear(node, Seal(PROMOTED, "other", False, True, 3), F1)
+    effects = hear(node, Seal(PROMOTED, "other", "", True, 3), F1)
     assert sent(effects, Rejected) == [(F1, Rejected(PROMOTED, OWN, foreign=True))]
     assert node.promised == OWN
 
@@ -175,8 +177,8 @@ def test_a_blank_node_answers_nothing_but_a_seal() -> None:
 
 def test_a_second_seal_does_not_make_a_learner_a_voter() -> None:
     node = blank()
-    hear(node, Seal(OWN, "c", False, True, 2))
-    ((_, promise),) = sent(hear(node, Seal(OWN, "c", True, True, 2)), Promise)
+    hear(node, Seal(OWN, "c", "", True, 2))
+    ((_, promise),) = sent(hear(node, Seal(OWN, "c", "f2.1", True, 2)), Promise)
     assert not promise.voter
 
 
@@ -230,7 +232,7 @@ def test_an_entry_is_saved_with_the_epoch_in_which_it_was_accepted() -> None:
 
 def test_an_entry_of_an_older_epoch_gives_way() -> None:
     node = follower(put(1, OWN, value=b"old"))
-    hear(node, Seal(PROMOTED, "c", False, False, 3), F1)
+    hear(node, Seal(PROMOTED, "c", "", False, 3), F1)
     effects = hear(node, append(put(1, PROMOTED, value=b"new"), epoch=PROMOTED, start=2), F1)
     assert only(effects, SaveEntries) == [SaveEntries([put(1, PROMOTED, value=b"new")])]
     row = node.log.newest("k")

@@ -79,7 +79,7 @@ def test_a_node_in_quarantine_promises_and_confirms_but_accepts_nothing_even_aft
     effects = hear(node, Snapshot(OWN, 1, 5, 0, 0, Configuration(3), 0, []))
     assert sent(effects, Diverged) == [(L, Diverged(OWN, 1))]
     assert node.log.trusted == 1
-    effects = hear(node, Seal(PROMOTED, "c", False, True, 3), F1)
+    effects = hear(node, Seal(PROMOTED, "c", "", True, 3), F1)
     assert sent(effects, Diverged) == [(F1, Diverged(PROMOTED, 1))]
     ((_, promise),) = sent(effects, Promise)
     assert not promise.voter

@@ -248,7 +248,7 @@ def test_a_leader_asks_for_the_promise_of_whoever_can_be_reached() -> None:
     node.step(PromoteRequested(7, False, 1e9), 0.0)
     assert node.role == "leader"
     effects = node.step(LinkUp(F1, "follower1.1", "c", 1), 0.0)
-    assert sent(effects, Seal) == [(F1, Seal(7, "c", False, False, 5))]
+    assert sent(effects, Seal) == [(F1, Seal(7, "c", "", False, 5))]
 
 
 def test_a_configuration_that_names_a_node_which_is_not_there_changes_nothing_else() -> None:

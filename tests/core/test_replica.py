@@ -134,7 +134,7 @@ def test_a_node_learns_its_name_and_the_members_from_whoever_leads() -> None:
     (state,) = only(node.step(Joined(F2, NAMES), 0.0), SaveState)
     assert (node.name, node.members, state.hard.name) == (F2, NAMES, F2)
     assert node.step(Joined(F2, NAMES), 0.0) == []
-    node.step(Received(L, Seal(1, "c", True, True, 3)), 0.0)
+    node.step(Received(L, Seal(1, "c", "x.1", True, 3)), 0.0)
     assert node.hard_state().nodes == 6
 
 

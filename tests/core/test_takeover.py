@@ -55,7 +55,7 @@ def test_a_node_changes_nothing_before_enough_nodes_can_be_asked() -> None:
     assert node.node.promised == 1
     effects = node.link(F3)
     assert only(effects, SaveState)[0].hard.promised == EPOCH
-    seal = Seal(EPOCH, "c", False, True, 3)
+    seal = Seal(EPOCH, "c", "", True, 3)
     assert sent(effects, Seal) == [(F1, seal), (F3, seal)]
 
 

@@ -96,7 +96,7 @@ class Acceptor:
         if not replica.cluster_id:
             replica.step_down(Reason.NOT_LEADER)
             replica.cluster_id = seal.cluster_id
-            replica.voter = seal.birth
+            replica.voter = seal.birth == replica.node_id
             replica.log.configuration = Configuration(seal.write_quorum)
             replica.save_state()
 

@@ -67,18 +67,18 @@ class Durable:
         """Whether this node's promises and acknowledgements count."""
         return self.voter and not self.quarantined
 
-    def birth_of(self, name: str, node_id: str) -> bool:
-        """Whether a blank node may vote from the start: the founder never saw another node under its name.
+    def birth_of(self, name: str, node_id: str) -> str:
+        """`node_id` if it may vote from the start, blank or not: the founder never saw another node under its name.
 
         The first node id is recorded durably before the node can vote.
         """
         configuration = self.log.configuration
         if not self.founder or (configuration is not None and name in configuration.members):
-            return False
+            return ""
         if name not in self.births:
             self.births[name] = node_id
             self.save_state()
-        return self.births[name] == node_id
+        return node_id if self.births[name] == node_id else ""
 
     def found(self, cluster_id: str) -> None:
         """Become the first voter of a new cluster."""

@@ -185,13 +185,14 @@ class Image(msgspec.Struct, frozen=True):
 class Seal(msgspec.Struct, frozen=True, array_like=True, tag="seal"):
     """Ask for a promise never to accept an epoch below `epoch`.
 
-    `birth` lets a blank node vote from its first promise on. `tail` asks for the entries above the trusted prefix.
-    `write_quorum` is the founding configuration, for blank nodes.
+    `birth` is the id of the node that may vote from its first promise on, though it is blank; empty if there is none.
+    By id, because a message on its way to a node may reach the one that has replaced it. `tail` asks for the entries
+    above the trusted prefix. `write_quorum` is the founding configuration, for blank nodes.
     """
 
     epoch: int
     cluster_id: str
-    birth: bool
+    birth: str
     tail: bool
     write_quorum: int
 
