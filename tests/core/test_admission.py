@@ -148,6 +148,32 @@ def test_an_admitted_follower_that_has_not_heard_of_it_needs_no_second_entry() -
     assert {name for name, _ in cluster.result(2).acked_by} == {F1, F2, F3, F4}
 
 
+def test_an_admitted_follower_counts_although_another_change_is_on_its_way_which_needs_it() -> None:
+    cluster = Cluster(write_quorum=4)
+    cluster.propose(write(1))
+    cluster.stop(F3)
+    cluster.wipe(F3)
+    cluster.start(F3)
+    cluster.hold(lambda _, to, m: to == F3 and isinstance(m, Heartbeat))
+    cluster.run()
+    cluster.advance(2000)
+    cluster.stop(F5, L)
+    cluster.lose()
+    cluster.wipe(F5)
+    cluster.hold(lambda sender, _, m: sender == F3 and isinstance(m, Promise))
+    cluster.start(F5)
+    cluster.start(L)
+    cluster.run()
+    change = cluster.leading().change
+    assert change is not None
+    assert change.configuration.members[F5] == "follower5.2"
+    cluster.release()
+    assert cluster.leading().change is None
+    cluster.advance(2000)
+    cluster.assert_converged()
+    assert cluster[F5].may_vote
+
+
 def test_a_disk_is_not_admitted_when_an_undecided_entry_replaces_it_again() -> None:
     """Replaced twice in a row, and the disk in between comes back: a learner that has the entry which admits it."""
     cluster = Cluster()

@@ -96,10 +96,16 @@ class Reconfiguration:
         self.advance()
 
     def advance(self) -> None:
-        """Assign the configuration entry when that is safe; admit a learner that has caught up."""
-        leadership, change = self.leadership, self.change
+        """Assign the configuration entry when that is safe; admit learners that have caught up."""
+        leadership = self.leadership
+        learners = self._caught_up()
+        for progress in learners:
+            # Whatever else changes: it may be the one whose acknowledgement the change on its way still needs.
+            if self._is_admitted(progress):
+                leadership.admit(progress)
+        change = self.change
         if change is None:
-            self._admit_learner()
+            self._admit_first(learners)
         elif not change.version and self._covered(change):
             value = msgspec.json.encode(change.configuration)
             change.version = leadership.log.last + 1
@@ -112,17 +118,28 @@ class Reconfiguration:
         )
         return change.cover == 0 or holders >= change.configuration.write_quorum
 
-    def _admit_learner(self) -> None:
-        """Let a learner vote that has caught up: by an entry, unless it only had not heard yet of the one that did."""
-        for name, progress in self.leadership.progress.items():
-            caught_up = progress.admit_at is not None and progress.contiguous >= progress.admit_at
-            present = progress.linked and progress.promised and not progress.diverged
-            if not caught_up or not present:
-                continue
-            if self.trusted.members.get(name) == progress.node_id and self.known_as(name, progress.node_id):
-                self.leadership.admit(progress)
-            elif self.leadership.recovered:
-                members = {**self.trusted.members, name: progress.node_id}
+    def _caught_up(self) -> list[Progress]:
+        """Learners that hold all that was assigned when they promised, and can be reached."""
+        return [
+            progress
+            for progress in self.leadership.progress.values()
+            if progress.admit_at is not None
+            and progress.contiguous >= progress.admit_at
+            and progress.linked
+            and progress.promised
+            and not progress.diverged
+        ]
+
+    def _is_admitted(self, progress: Progress) -> bool:
+        """Whether an entry has admitted the learner, which had not heard of it yet."""
+        name, node_id = progress.name, progress.node_id
+        return self.trusted.members.get(name) == node_id and self.known_as(name, node_id)
+
+    def _admit_first(self, learners: list[Progress]) -> None:
+        """Let a learner vote, by an entry that names its node id."""
+        for progress in learners:
+            if progress.admit_at is not None and self.leadership.recovered:
+                members = {**self.trusted.members, progress.name: progress.node_id}
                 self._begin(Transition(Configuration(self.trusted.write_quorum, members), None, float("inf")))
                 return
 
