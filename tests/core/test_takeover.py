@@ -8,6 +8,7 @@ from retinue.core.messages import (
     CloseLinks,
     Configuration,
     Diverged,
+    Entry,
     Fetched,
     Image,
     LinkDown,
@@ -141,6 +142,18 @@ def test_a_pending_configuration_with_a_smaller_p_does_not_lower_it_but_raises_w
     assert node.role == "leader"
     assert node.node.leadership is not None
     assert node.node.leadership.quorum == 5
+
+
+@pytest.mark.parametrize("ghost", [config(9, 1, 3, {F3: "follower3.2"}), config(9, 1, 1)], ids=["disk", "larger P"])
+def test_a_pending_configuration_that_is_a_ghost_is_not_reckoned_with(ghost: Entry) -> None:
+    """Else a follower that kept it, and that no leader has reached since, would stop every take-over for good."""
+    node = Candidate(F2, member_image("follower2.1"))
+    node.promote()
+    node.link(F1, F3)
+    node.answer(F1, ghost)
+    assert node.role == "candidate"
+    node.answer(F3, put(5, 2), epochs={1: 1, 2: 5})
+    assert node.role == "leader"
 
 
 def test_the_configuration_at_the_highest_trusted_prefix_counts() -> None:

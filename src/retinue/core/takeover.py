@@ -228,15 +228,18 @@ class Takeover:
     def _configurations(self) -> list[Configuration]:
         """The configuration in force at the highest trusted prefix, and every one that may have followed it.
 
-        Only voters are believed: the history of a node in quarantine may be another one.
+        Only voters are believed: the history of a node in quarantine may be another one. A ghost never was in force,
+        and a node that is asked by nobody keeps it: it must not stop all take-overs for good.
         """
         voters = [answer for answer in self.answers.values() if answer.voter]
         best = max(voters, key=lambda answer: answer.trusted)
+        found = self.merge_class(self.epoch, best.trusted, voters, {})
         later = (
             decode_configuration(entry)
             for answer in voters
             for entry in answer.entries
             if entry.kind == Kind.CONFIG and entry.version > best.trusted and entry.epoch > 0
+            if not found.is_ghost(entry)
         )
         return [best.configuration or Configuration(self.replica.founding_quorum), *later]
 
