@@ -38,6 +38,9 @@ class Faults:
         self.over = False
         self._founded = 0
         self._returned: dict[str, int] = {}
+        # While disks are replaced there must be a follower that a write can do without.
+        most = len(self.names) - 2 if plan.wipes else len(self.names) - 1
+        self._quorum_max = most if plan.reconfigurations else plan.write_quorum
 
     # --- the schedule ---
 
@@ -103,7 +106,7 @@ class Faults:
             node.crash()
             node.wipe()
             self._returned.pop(node.name, None)
-            self._later(600, self.start, node.name)
+            self._start_replaced(node)
             if self.time.random.random() < 0.5:
                 self._later(1500, self._put_back, node)
 
@@ -114,12 +117,32 @@ class Faults:
             node.crash()
             node.put_back(self.time.random.choice(node.former))
             self._returned[node.name] = max(max(other.disk.rows, default=0) for other in self.nodes.values())
+            self._start_replaced(node)
+
+    def _start_replaced(self, node: SimulatedNode) -> None:
+        """Start a node on another disk."""
+        if self.plan.ambush and self.time.random.random() < self.plan.ambush:
+            self._ambush(node)
+        else:
             self._later(600, self.start, node.name)
+
+    def _ambush(self, node: SimulatedNode) -> None:
+        """Start a node where no leader brings it up to date before somebody takes over who lacks the last writes."""
+        random, others = self.time.random, [name for name in self.names if name != node.name]
+        leading = [other.name for other in self.serving() if other is not node]
+        hidden = sorted({random.choice(leading or others), random.choice(others)})
+        left = [name for name in others if name not in hidden]
+        pairs = [(one, other) for one in hidden for other in (*left, node.name)]
+        pairs += [(other, one) for one, other in pairs]
+        self.network.cut(pairs)
+        self._later(1500, self._mend, pairs, 0)
+        self.time.after(random.uniform(0, 20), self._repair, self.start, (node.name,))
+        self.time.after(random.uniform(5, 60), self._repair, self._promote_one_of, (left,))
 
     def _may_lose(self, node: SimulatedNode) -> bool:
         """Only as many disks at once as the protocol bears: a copy of every write is left, and writes have a quorum."""
         useless = sum(not self._has_a_vote(other) for other in self.nodes.values() if other is not node)
-        bearable = min(2, self.plan.write_quorum, len(self.names) - 1 - self.plan.write_quorum)
+        bearable = min(2, self.plan.write_quorum, len(self.names) - 1 - self._quorum_max)
         return useless < bearable and self._has_a_vote(node) and node.up
 
     def _has_a_vote(self, node: SimulatedNode) -> bool:
@@ -170,7 +193,10 @@ class Faults:
             wait_ms += self.time.random.uniform(2, self.plan.burst_gap_ms)
 
     def _promote_anybody(self) -> None:
-        node = self.nodes[self.time.random.choice(self.names)]
+        self._promote_one_of(self.names)
+
+    def _promote_one_of(self, names: Sequence[str]) -> None:
+        node = self.nodes[self.time.random.choice(names)]
         if node.up:
             self.promote(node)
 
@@ -188,7 +214,7 @@ class Faults:
     def _reconfigure(self) -> None:
         """Change the write quorum, never below what the oracle counts with."""
         token = self.switchboard.open(lambda _: None)
-        wanted = self.time.random.randint(self.plan.write_quorum, len(self.names) - 1)
+        wanted = self.time.random.randint(self.plan.write_quorum, self._quorum_max)
         for node in self.serving():
             node.deliver(ConfigureRequested(token, wanted, self.time.now_ms + 500))
 

@@ -13,10 +13,10 @@ import msgspec
 
 from retinue.core.acceptor import Acceptor
 from retinue.core.leader import Leadership
-from retinue.core.messages import Entry, Kind, Message, ReadResult, Reason, Reply, Row, StrongRead, Write
+from retinue.core.messages import Entry, Kind, Message, Promise, ReadResult, Reason, Reply, Row, StrongRead, Write
 from retinue.core.replica import Replica
 from retinue.core.takeover import Merge, Takeover
-from retinue.lab.plan import Plan, draw_deserted, draw_impatient, draw_plan, draw_scattered
+from retinue.lab.plan import Plan, draw_deserted, draw_impatient, draw_plan, draw_replaced, draw_scattered
 from retinue.lab.simulated_disk import SimulatedDisk
 from retinue.lab.simulator import Simulation, Variant
 from retinue.lab.workload import Client
@@ -35,7 +35,10 @@ class Mutant(msgspec.Struct, frozen=True):
 
 
 def _with_merge(merge: type[Merge]) -> Variant:
-    takeover = type("MutantTakeover", (Takeover,), {"merge_class": merge})
+    return _with_takeover(type("MutantTakeover", (Takeover,), {"merge_class": merge}))
+
+
+def _with_takeover(takeover: type[Takeover]) -> Variant:
     return Variant(replica=type("MutantReplica", (Replica,), {"takeover_class": takeover}))
 
 
@@ -59,6 +62,23 @@ class _OneAcknowledgementTooFew(Leadership):
     @property
     def acks_needed(self) -> int:
         return self.quorum - 1
+
+
+class _LearnersCount(Leadership):
+    @property
+    def _nobody_to_spare(self) -> bool:
+        return True
+
+
+class _WipedNodesVote(Replica):
+    @property
+    def may_vote(self) -> bool:
+        return not self.quarantined
+
+
+class _AnyDiskVotes(Takeover):
+    def votes(self) -> list[Promise]:
+        return [answer for _, answer in sorted(self.answers.items()) if answer.voter]
 
 
 # --- epochs and trust ---
@@ -197,6 +217,19 @@ MUTANTS: dict[str, Mutant] = {
     "one-promise-too-few": Mutant("a take-over needs P promises", Variant(replica=_OnePromiseTooFew)),
     "one-acknowledgement-too-few": Mutant(
         "a write is committed on W nodes", _with_leadership(_OneAcknowledgementTooFew)
+    ),
+    "learners-count": Mutant(
+        "acknowledgements of a node that may not vote count only where a write needs every follower",
+        _with_leadership(_LearnersCount),
+        draw_replaced,
+    ),
+    "wiped-nodes-vote": Mutant(
+        "a node on a new disk votes only once it was admitted", Variant(replica=_WipedNodesVote), draw_replaced
+    ),
+    "any-disk-votes": Mutant(
+        "one disk of a member votes, the one that the configuration names",
+        _with_takeover(_AnyDiskVotes),
+        draw_replaced,
     ),
     "no-epoch-check": Mutant("a message of a lower epoch is rejected", _with_acceptor(_NoEpochCheck)),
     "merge-takes-lowest-epoch": Mutant(

@@ -36,11 +36,12 @@ class BrokenPromise(Exception):
 class Oracle:
     """The all-seeing observer of one run.
 
-    `write_quorum` is the smallest one in force at any time of the run; `quorum_changes`: it is not the only one.
+    `write_quorum` is the smallest one in force at any time of the run. `ambiguous`: it is not the only one, or disks
+    are replaced, so that copies are counted which were lost before there were enough of them.
     """
 
-    def __init__(self, members: Sequence[str], write_quorum: int, quorum_changes: bool) -> None:
-        self.quorum_changes = quorum_changes
+    def __init__(self, members: Sequence[str], write_quorum: int, ambiguous: bool) -> None:
+        self.ambiguous = ambiguous
         self.bits = {name: 1 << index for index, name in enumerate(members)}
         self.copies = copies_needed(write_quorum)
         self.violations: list[Violation] = []
@@ -109,14 +110,14 @@ class Oracle:
     def _decide(self, version: int, who: str, fits: Callable[[Entry], bool]) -> Entry | None:
         """The entry of a version that somebody takes for committed; remembered for good.
 
-        It must have been on enough nodes in one epoch. While the write quorum changes, more than one entry may seem to
-        have been, by the smallest quorum: then the one that fits what was said is taken.
+        It must have been on enough nodes in one epoch. Where more than one entry may seem to have been, the one is
+        taken that fits what was said first.
         """
         decided = self.decided.get(version)
         if decided is not None:
             return decided
         enough = [entry for held, entry in self._accepts[version].values() if held.bit_count() >= self.copies]
-        if self.quorum_changes:
+        if self.ambiguous:
             enough = [entry for entry in enough if fits(entry)]
         if not enough:
             self.report("enough copies", f"{who} version {version}, never on {self.copies} nodes in one epoch")

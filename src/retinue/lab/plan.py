@@ -25,6 +25,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `supervised`: somebody promotes a node whenever nobody serves, as a coordinator would.
     `promotions`, `crashes`, `partitions`, ... are the number of such faults. Promotions come in bursts of `burst`, at
     most `burst_gap_ms` apart, because what one take-over leaves half done is where the next one can go wrong.
+    `wipes`: replaced disks. `ambush`: the share of them with which a node comes back where no leader reaches it, just
+    before somebody there takes over.
     """
 
     write_quorum: int
@@ -47,17 +49,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slow_disks: int
     full_disks: int
     wipes: int
+    ambush: float = 0.0
     reconfigurations: int
 
 
 def draw_plan(source: random.Random) -> Plan:
-    """The plan of one seed: mostly a mixture, sometimes one of the three extremes below."""
+    """The plan of one seed: mostly a mixture, sometimes one of the extremes below."""
     profile = source.random()
     if profile < 0.15:
         return draw_scattered(source)
     if profile < 0.25:
         return draw_deserted(source)
-    return draw_impatient(source) if profile < 0.35 else draw_mixed(source)
+    if profile < 0.35:
+        return draw_impatient(source)
+    return draw_replaced(source) if profile < 0.45 else draw_mixed(source)
 
 
 def draw_scattered(source: random.Random) -> Plan:
@@ -121,6 +126,33 @@ def draw_impatient(source: random.Random) -> Plan:
         habits=Habits(("r0", "r1", "r2"), mix=(10, 30, 40, 4, 4, 0, 0), think_ms=4.0, timeout_ms=60.0, attempts=6),
         limits=msgspec.structs.replace(plan.limits, retention=100_000),
         client_lateness=0.3,
+    )
+
+
+def draw_replaced(source: random.Random) -> Plan:
+    """Disks that are replaced, and old ones that come back, while entries are on their way and others take over."""
+    plan = draw_mixed(source)
+    return msgspec.structs.replace(
+        plan,
+        write_quorum=source.choice((1, 2, 2, 3)),
+        fixed_leader=False,
+        supervised=True,
+        clients=7,
+        habits=Habits(("r0", "r1"), mix=(10, 60, 10, 4, 4, 0, 0), think_ms=4.0, timeout_ms=300.0, attempts=1),
+        weather=Weather(
+            straggler=0.1,
+            delay_ms=(0.0, source.choice((40.0, 200.0))),
+            loss=source.choice((0.0, 0.0, 0.02)),
+            silence_ms=60.0,
+        ),
+        client_lateness=0.0,
+        promotions=source.choice((4, 16)),
+        crashes=source.choice((0, 4)),
+        partitions=source.choice((0, 4)),
+        pauses=0,
+        wipes=source.choice((4, 8, 12)),
+        ambush=0.7,
+        reconfigurations=source.choice((0, 0, 4)),
     )
 
 

@@ -44,7 +44,7 @@ class SimulatedCluster:
     ) -> None:
         self.names = names
         self.time = VirtualTime(seed)
-        self.oracle = Oracle(names, write_quorum, quorum_changes=False)
+        self.oracle = Oracle(names, write_quorum, ambiguous=False)
         self.nodes: dict[str, SimulatedNode] = {}
         weather = Weather(latency_ms=LATENCY_MS, silence_ms=Settings.peer_timeout_ms)
         self.wires = SimulatedNetwork(self.time, self.nodes, weather)
@@ -97,7 +97,7 @@ class SimulatedCluster:
     def expect_quorum(self, write_quorum: int) -> None:
         """The write quorum is about to change: from now on fewer copies may do."""
         self.oracle.copies = min(self.oracle.copies, copies_needed(write_quorum))
-        self.oracle.quorum_changes = True
+        self.oracle.ambiguous = True
 
     def simulate(self, conditions: Conditions) -> None:
         """Let all links be like this; what is on its way keeps its delay."""

@@ -86,7 +86,7 @@ class Simulation:
         self.time = VirtualTime(seed, tracing)
         self.plan = plan or draw_plan(random.Random(f"plan {seed}"))
         members = ("leader", *(f"follower{number}" for number in range(1, FOLLOWERS + 1)))
-        self.oracle = Oracle(members, self.plan.write_quorum, self.plan.reconfigurations > 0)
+        self.oracle = Oracle(members, self.plan.write_quorum, bool(self.plan.reconfigurations or self.plan.wipes))
         self.nodes: dict[str, SimulatedNode] = {}
         weather = msgspec.structs.replace(self.plan.weather)
         self.network = SimulatedNetwork(self.time, self.nodes, weather)
