@@ -87,6 +87,16 @@ async def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
         await asyncio.sleep(0.003)
 
 
+async def worst_lateness_s(done: Callable[[], bool]) -> float:
+    """How late the worst of many plain timers fires until `done`: what this machine does to everybody meanwhile."""
+    worst_s = 0.0
+    while not done():
+        begin_s = time.monotonic()
+        await asyncio.sleep(0.003)
+        worst_s = max(worst_s, time.monotonic() - begin_s - 0.003)
+    return worst_s
+
+
 @asynccontextmanager
 async def linked(
     *names: str, leader_options: dict[str, Any] | None = None, **options: Any
