@@ -16,6 +16,7 @@ from retinue.core.messages import (
     Result,
     SaveEntries,
     SaveState,
+    Seal,
     Snapshot,
 )
 from tests.core.one_node import (
@@ -29,6 +30,7 @@ from tests.core.parts import (
     F3,
     F4,
     F5,
+    config,
     member_image,
     only,
     put,
@@ -74,11 +76,68 @@ def test_a_node_that_does_not_send_what_it_has_is_passed_over() -> None:
     assert sent(node.tick(499), Fetch) == []
     assert sent(node.tick(500), Fetch) == [(F3, Fetch(EPOCH, 2))]
     assert sent(node.tick(1000), Fetch) == [(F1, Fetch(EPOCH, 2))]
+    node.step(LinkDown(F3))
+    assert sent(node.tick(1500), Fetch) == [(F1, Fetch(EPOCH, 2))]
+
+
+def test_when_nobody_who_has_it_can_be_asked_other_answers_will_do() -> None:
+    node, _ = fetching()
+    node.hear(F1, Fetched(EPOCH, 2, [put(3, 1)]))
     node.step(LinkDown(F1))
     node.step(LinkDown(F3))
-    assert sent(node.tick(1500), Fetch) == [], "the answer of a node stays valid, but it cannot be asked"
-    node.link(F3)
-    assert sent(node.tick(2000), Fetch) == [(F3, Fetch(EPOCH, 2))]
+    effects = node.tick(500)
+    assert sent(effects, Fetch) == []
+    assert [to for to, _ in sent(effects, Seal)] == [F4]
+    node.answer(F4, trusted=1)
+    assert node.role == "candidate", "two of three answers"
+    node.link(F5)
+    node.answer(F5, trusted=2)
+    assert node.role == "leader"
+    assert node.node.log.trusted == 3, "what it has fetched before counts"
+
+
+def test_a_node_that_has_it_and_comes_back_answers_again() -> None:
+    node, _ = fetching()
+    node.step(LinkDown(F1))
+    node.step(LinkDown(F3))
+    node.tick(500)
+    assert [to for to, _ in sent(node.link(F3), Seal)] == [F3]
+    node.answer(F3, trusted=4)
+    assert sent(node.answer(F4, trusted=1), Fetch) == [(F3, Fetch(EPOCH, 2))]
+
+
+def test_a_loss_that_is_accepted_is_accepted_again_without_those_who_have_gone() -> None:
+    node = Candidate(F2, member_image("follower2.1", put(1, 1), trusted=1))
+    node.promote(accept_loss=True, deadline=100)
+    node.link(F1)
+    node.tick(100)
+    node.answer(F1, trusted=4)
+    assert sent(node.tick(600), Fetch) == [(F1, Fetch(EPOCH, 1))]
+    node.step(LinkDown(F1))
+    node.tick(1100)
+    node.tick(1600)
+    assert node.role == "candidate"
+    node.tick(2100)
+    assert node.role == "leader"
+
+
+def test_a_candidate_that_fetches_what_replaces_its_own_disk_gives_up_when_it_can_fetch_no_more() -> None:
+    node, _ = fetching()
+    node.hear(F1, Fetched(EPOCH, 2, [config(3, 1, 3, {F2: "follower2.9"})]))
+    node.step(LinkDown(F1))
+    node.step(LinkDown(F3))
+    assert outcome(node.tick(500)) == (Outcome.NOT_WRITTEN, Reason.NOT_VOTER)
+    assert node.role == "follower"
+
+
+def test_a_disk_that_has_replaced_one_that_answered_is_not_asked_nor_believed() -> None:
+    node, _ = fetching()
+    node.step(LinkDown(F1))
+    node.link(F1, life=2)
+    assert node.hear(F1, Fetched(EPOCH, 2, [put(3, 1)])) == []
+    assert sent(node.tick(500), Fetch) == [(F3, Fetch(EPOCH, 2))]
+    assert node.hear(F4, Fetched(EPOCH, 2, [put(3, 1)])) == []
+    assert sent(node.tick(1000), Fetch) == [(F3, Fetch(EPOCH, 2))]
 
 
 def test_late_promises_change_nothing_any_more() -> None:

@@ -225,13 +225,13 @@ class Replica(Durable, Reads):
     def _on_snapshot(self, sender: str, message: Snapshot) -> None:
         """From a leader, or in answer to a candidate's fetch."""
         if self.takeover is not None and message.epoch == self.takeover.epoch:
-            self.takeover.received_snapshot(message)
+            self.takeover.received_snapshot(sender, message)
         else:
             self.acceptor.request(sender, message)
 
-    def _on_fetched(self, _: str, message: Fetched) -> None:
+    def _on_fetched(self, sender: str, message: Fetched) -> None:
         if self.takeover is not None:
-            self.takeover.fetched(message)
+            self.takeover.fetched(sender, message)
 
     def _on_promised(self, sender: str, message: Promise) -> None:
         if self.takeover is not None:

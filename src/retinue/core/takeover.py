@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from retinue.core.replica import Replica
 
 
+def _began_below(epochs: Mapping[int, int], entry: Entry) -> bool:
+    """Whether an epoch later than the entry's began at or below its version."""
+    return any(epoch > entry.epoch and start <= entry.version for epoch, start in epochs.items())
+
+
 class Merge:
     """What `P` nodes hold above `base`, settled: one entry for each version up to the highest one seen.
 
@@ -77,7 +82,7 @@ class Merge:
 
     def is_ghost(self, entry: Entry) -> bool:
         """Whether a later epoch began at or below the version, so that no leader ever committed this entry."""
-        return any(epoch > entry.epoch and start <= entry.version for epoch, start in self.epochs.items())
+        return _began_below(self.epochs, entry)
 
     def choose(self, candidates: list[Entry]) -> Entry:
         """The copy with the highest accept epoch: the only one that may have been committed."""
@@ -228,20 +233,32 @@ class Takeover:
     def _configurations(self) -> list[Configuration]:
         """The configuration in force at the highest trusted prefix, and every one that may have followed it.
 
-        Only voters are believed: the history of a node in quarantine may be another one. A ghost never was in force,
-        and a node that is asked by nobody keeps it: it must not stop all take-overs for good.
+        Only voters are believed: the history of a node in quarantine may be another one.
         """
-        voters = [answer for answer in self.answers.values() if answer.voter]
-        best = max(voters, key=lambda answer: answer.trusted)
-        found = self.merge_class(self.epoch, best.trusted, voters, {})
-        later = (
+        voters = {name: answer for name, answer in self.answers.items() if answer.voter}
+        best = max(voters.values(), key=lambda answer: answer.trusted)
+        later = [
             decode_configuration(entry)
-            for answer in voters
+            for answer in voters.values()
             for entry in answer.entries
             if entry.kind == Kind.CONFIG and entry.version > best.trusted and entry.epoch > 0
-            if not found.is_ghost(entry)
-        )
+            if not self._is_dead(entry, voters)
+        ]
         return [best.configuration or Configuration(self.replica.founding_quorum), *later]
+
+    def _is_dead(self, entry: Entry, voters: Mapping[str, Promise]) -> bool:
+        """Whether a later leader did not find a config entry: then it was not committed, and is not in force.
+
+        Otherwise one that a node kept which no leader has reached since would stop every take-over for good. A disk
+        that the entry replaces is no witness: it would get its vote back by what it says itself.
+        """
+        members = decode_configuration(entry).members
+        witnesses = [answer for name, answer in voters.items() if members.get(name, answer.node_id) == answer.node_id]
+        return any(
+            _began_below(witness.epochs, entry)
+            or any(other.version == entry.version and other.epoch > entry.epoch for other in witness.entries)
+            for witness in witnesses
+        )
 
     def votes(self) -> list[Promise]:
         """The answers that count: of voters, and of the node that the configuration knows under that name."""
@@ -272,7 +289,8 @@ class Takeover:
     def _fetch_or_merge(self) -> None:
         """Lead if nothing is missing; else ask a voter that has it, another one each time.
 
-        Others may have trusted more than `base`, or a history that differs.
+        Others may have trusted more than `base`, or a history that differs: so may a disk that has replaced one that
+        answered.
         """
         replica, votes = self.replica, self.votes()
         if replica.log.trusted == self.base:
@@ -280,32 +298,57 @@ class Takeover:
             replica.lead(self, merge.entries())
             return
         holders = [name for name, answer in self.answers.items() if answer.trusted == self.base and answer in votes]
-        able = sorted(name for name in holders if name in self.links)
+        able = sorted(name for name in holders if self._is_here(name))
         if able:
             later = [name for name in able if name > self.donor]
             self.donor = (later or able)[0]
             self._ask()
+        else:
+            self._do_without(holders)
+
+    def _is_here(self, name: str) -> bool:
+        """Whether the node that has answered under this name can be asked, and not one that has replaced it."""
+        link = self.links.get(name)
+        return link is not None and link.node_id == self.answers[name].node_id
+
+    def _do_without(self, holders: list[str]) -> None:
+        """All that have what is missing are out of reach: go back and wait for other answers, any `P` will do."""
+        replica = self.replica
+        if not replica.may_vote:
+            replica.step_down(Reason.NOT_VOTER)  # what it has fetched says that another disk speaks for it
+            return
+        for name in holders:
+            del self.answers[name]
+        self.answers[replica.name] = replica.make_promise(self.epoch, tail=True)
+        self.stage, self.donor = Stage.SEALING, ""
+        if self.accept_loss:
+            self.deadline = min(self.deadline, replica.now + replica.limits.seal_retry_ms)
+        self._seal_the_silent()
+        self._conclude_if_enough()
 
     def _ask(self) -> None:
         replica = self.replica
         self.asked_ms = replica.now
         replica.out.append(Send(self.donor, Fetch(self.epoch, replica.log.trusted)))
 
-    def fetched(self, message: Fetched) -> None:
+    def fetched(self, sender: str, message: Fetched) -> None:
         """Committed entries from the donor."""
         replica = self.replica
-        if self.stage is not Stage.FETCHING or message.epoch != self.epoch or message.after > replica.log.trusted:
+        if not self._is_fetching_from(sender) or message.epoch != self.epoch or message.after > replica.log.trusted:
             return
         before = replica.log.trusted
         replica.adopt(message.entries, self.base)
         if replica.log.trusted > before:
             self._continue()
 
-    def received_snapshot(self, message: Snapshot) -> None:
+    def received_snapshot(self, sender: str, message: Snapshot) -> None:
         """The donor has compacted what was asked for and sends all its rows instead."""
-        if self.stage is Stage.FETCHING and message.trusted > self.replica.log.trusted:
+        if self._is_fetching_from(sender) and message.trusted > self.replica.log.trusted:
             self.replica.install(message)
             self._continue()
+
+    def _is_fetching_from(self, sender: str) -> bool:
+        return self.stage is Stage.FETCHING and sender == self.donor and self._is_here(sender)
 
     def _continue(self) -> None:
         if self.replica.log.trusted == self.base:
