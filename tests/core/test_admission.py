@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from retinue.core.messages import Append, Configuration, Heartbeat, Kind, Promise
+from retinue.core.messages import Ack, Append, Configuration, ConfigureRequested, Heartbeat, Kind, Promise, Seal
 from tests.core.cluster import Cluster
 from tests.core.parts import F1, F2, F3, F4, F5, L, config, member_image, put, write
 
@@ -172,6 +172,49 @@ def test_an_admitted_follower_counts_although_another_change_is_on_its_way_which
     cluster.advance(2000)
     cluster.assert_converged()
     assert cluster[F5].may_vote
+
+
+def with_a_learner_that_counts(write_quorum: int, wanted: int) -> Cluster:
+    """A write needs every follower, and has all but F4; F5 is a learner. Another write quorum is wanted for 2 s."""
+    cluster = Cluster(write_quorum=write_quorum)
+    cluster.propose(write(1))
+    for _ in range(3):
+        cluster.advance(2000)
+    cluster.stop(F5)
+    cluster.wipe(F5)
+    unasked = {F5}
+    cluster.hold(lambda sender, _, m: sender == F4 and isinstance(m, Ack))
+    cluster.hold(lambda _, to, m: to in unasked and isinstance(m, Seal))
+    cluster.start(F5)
+    cluster.run()
+    cluster.step(L, ConfigureRequested(2, wanted, cluster.now + 2000))
+    cluster.run()
+    cluster.propose(write(3))
+    unasked.clear()
+    cluster.advance(1000)
+    last = cluster[L].log.last
+    assert {name for name, _ in cluster.leading().pending[last].acked} == {F1, F2, F3, F5}
+    assert cluster.leading().quorum == 5
+    assert not cluster.leading().progress[F5].voter
+    return cluster
+
+
+def test_a_learner_that_counted_counts_no_more_when_the_write_quorum_is_lowered() -> None:
+    cluster = with_a_learner_that_counts(5, 4)
+    change = cluster.leading().change
+    assert change is not None
+    cluster.ack(F4, change.version)
+    assert cluster.leading().quorum == 4
+    assert 3 not in cluster.replies
+    cluster.release()
+    assert {name for name, _ in cluster.result(3).acked_by} >= {F1, F2, F3, F4}
+
+
+def test_a_learner_that_counted_counts_no_more_when_a_raise_is_given_up() -> None:
+    cluster = with_a_learner_that_counts(4, 5)
+    cluster.advance(1000)
+    assert cluster.leading().quorum == 4
+    assert 3 not in cluster.replies
 
 
 def test_a_disk_is_not_admitted_when_an_undecided_entry_replaces_it_again() -> None:

@@ -241,6 +241,13 @@ class Leadership:
         """
         return self.quorum >= len(self.progress)
 
+    def _discount_learners(self) -> None:
+        """Where a write can do without one follower, no acknowledgement of a learner counts, no earlier one either."""
+        learners = {name for name, progress in self.progress.items() if not progress.voter}
+        if learners and not self._nobody_to_spare:
+            for pending in self.pending.values():
+                pending.acked = [(name, ms) for name, ms in pending.acked if name not in learners]
+
     def admit(self, progress: Progress) -> None:
         """A learner may vote."""
         progress.voter, progress.admit_at = True, None
@@ -279,7 +286,9 @@ class Leadership:
             entry = log.settle()
             committed.remove(entry.version)
             if entry.kind == _CONFIG:
-                for progress in self.reconfiguration.in_force(entry):
+                admitted = self.reconfiguration.in_force(entry)
+                self._discount_learners()
+                for progress in admitted:
                     self.admit(progress)
                 self._count_all()
         if not self.recovered:
@@ -357,6 +366,7 @@ class Leadership:
         self.waiting.tick()
         self.conditions.tick()
         if self.reconfiguration.give_up():
+            self._discount_learners()
             self._count_all()
         if self.token is not None and self.promotion_deadline <= self.replica.now:
             acks, required = self.reachable + 1, self.quorum + 1
