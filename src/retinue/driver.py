@@ -379,7 +379,7 @@ class Driver:
 
     def _on_members(self, caller: str, name: str, members: tuple[Member, ...]) -> str:
         """A node that leads, or wants to, tells this one its name and all members; a sentence refuses it."""
-        refusal = refuse_members(self.settings, self.replica.hard_state().nodes, caller, name, members)
+        refusal = refuse_members(self.settings, self.replica.hard_state(), caller, name, members)
         if refusal:
             return refusal
         members = with_own_url(self.settings, name, members)

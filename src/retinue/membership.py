@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from retinue.core.messages import HardState
 from retinue.core.replica import Replica
 from retinue.errors import SettingsError
 from retinue.handshake import Identity, Member
@@ -40,16 +41,18 @@ def identity_of(settings: Settings, name: str, replica: Replica) -> Identity:
     return Identity(name, replica.node_id, replica.cluster_id, replica.promised, settings.advertise_url)
 
 
-def refuse_members(settings: Settings, nodes: int, caller: str, name: str, members: tuple[Member, ...]) -> str:
+def refuse_members(settings: Settings, hard: HardState, caller: str, name: str, members: tuple[Member, ...]) -> str:
     """Why this node does not take the name and the members that `caller` tells it, in one sentence; empty if it does.
 
-    `nodes` is the size of the cluster that its data belongs to, 0 for none.
+    `hard` says which member of which cluster its data belongs to. A name is for good: epochs are owned by members.
     """
     names = [member.name for member in members]
     if caller not in names or name not in names:
         return f"{caller} does not name itself and {name} among the members: check the setting followers there."
-    if nodes and nodes != len(names):
-        return f"This node's cluster has {nodes} nodes, and {caller} names {len(names)}: the number is fixed."
+    if hard.nodes and hard.nodes != len(names):
+        return f"This node's cluster has {hard.nodes} nodes, and {caller} names {len(names)}: the number is fixed."
+    if hard.cluster_id and hard.name not in ("", name):
+        return f"{caller} calls this node {name}, its data says {hard.name}: name the followers in their order."
     fixed = fixed_name(settings)
     if fixed not in ("", "leader", name):
         return f"{caller} calls this node {name}, its own follower_id says {fixed}: name the followers in their order."
