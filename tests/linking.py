@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,24 @@ async def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
         await asyncio.sleep(0.003)
 
 
-async def worst_lateness_s(done: Callable[[], bool]) -> float:
-    """How late the worst of many plain timers fires until `done`: what this machine does to everybody meanwhile."""
-    worst_s = 0.0
-    while not done():
-        begin_s = time.monotonic()
-        await asyncio.sleep(0.003)
-        worst_s = max(worst_s, time.monotonic() - begin_s - 0.003)
-    return worst_s
+@contextmanager
+def machine_watched() -> Iterator[Callable[[], float]]:
+    """Measures how long, altogether and in seconds, a thread that only sleeps was kept waiting for a core meanwhile."""
+    lost_s, ended = [0.0], threading.Event()
+
+    def sleep() -> None:
+        while not ended.is_set():
+            begin_s = time.monotonic()
+            time.sleep(0.003)
+            lost_s.append(time.monotonic() - begin_s - 0.003)
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    try:
+        yield lambda: sum(lost_s)
+    finally:
+        ended.set()
+        thread.join()
 
 
 @asynccontextmanager

@@ -68,9 +68,10 @@ class Durable:
         return self.voter and not self.quarantined
 
     def birth_of(self, name: str, node_id: str) -> str:
-        """`node_id` if it may vote from the start, blank or not: the founder never saw another node under its name.
+        """`node_id` if that node may vote from the start, blank or not; else an empty string.
 
-        The first node id is recorded durably before the node can vote.
+        It may if the founder never saw another one under its name. The first node id is recorded durably before the
+        node can vote.
         """
         configuration = self.log.configuration
         if not self.founder or (configuration is not None and name in configuration.members):

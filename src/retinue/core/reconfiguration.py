@@ -137,8 +137,10 @@ class Reconfiguration:
 
     def _admit_first(self, learners: list[Progress]) -> None:
         """Let a learner vote, by an entry that names its node id."""
+        if not self.leadership.recovered:
+            return
         for progress in learners:
-            if progress.admit_at is not None and self.leadership.recovered:
+            if progress.admit_at is not None:  # It may have been admitted just now.
                 members = {**self.trusted.members, progress.name: progress.node_id}
                 self._begin(Transition(Configuration(self.trusted.write_quorum, members), None, float("inf")))
                 return

@@ -134,7 +134,7 @@ class Faults:
         left = [name for name in others if name not in hidden]
         pairs = [(one, other) for one in hidden for other in (*left, node.name)]
         pairs += [(other, one) for one, other in pairs]
-        self.network.cut(pairs)
+        self._cut(pairs)
         self._later(1500, self._mend, pairs, 0)
         self.time.after(random.uniform(0, 20), self._repair, self.start, (node.name,))
         self.time.after(random.uniform(5, 60), self._repair, self._promote_one_of, (left,))
@@ -223,10 +223,13 @@ class Faults:
     def _partition(self) -> None:
         pairs = self._draw_cut()
         flaps = self.time.random.choice((1, 1, 1, 4))
+        self._cut(pairs)
+        self._later(1500 / flaps, self._mend, pairs, flaps - 1)
+
+    def _cut(self, pairs: list[tuple[str, str]]) -> None:
         self.network.cut(pairs)
         if self.time.trace is not None:
             self.time.note("network", "cut " + " ".join(f"{one}>{other}" for one, other in pairs))
-        self._later(1500 / flaps, self._mend, pairs, flaps - 1)
 
     def _mend(self, pairs: list[tuple[str, str]], flaps: int) -> None:
         self.network.mend(pairs)

@@ -37,7 +37,7 @@ class Oracle:
     """The all-seeing observer of one run.
 
     `write_quorum` is the smallest one in force at any time of the run. `ambiguous`: it is not the only one, or disks
-    are replaced, so that copies are counted which were lost before there were enough of them.
+    are replaced, and a copy counts here although its disk was lost before the version had enough.
     """
 
     def __init__(self, members: Sequence[str], write_quorum: int, ambiguous: bool) -> None:
@@ -117,8 +117,8 @@ class Oracle:
         if decided is not None:
             return decided
         enough = [entry for held, entry in self._accepts[version].values() if held.bit_count() >= self.copies]
-        if self.ambiguous:
-            enough = [entry for entry in enough if fits(entry)]
+        if self.ambiguous and len(enough) > 1:
+            enough = [entry for entry in enough if fits(entry)] or enough
         if not enough:
             self.report("enough copies", f"{who} version {version}, never on {self.copies} nodes in one epoch")
             return None

@@ -25,8 +25,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `supervised`: somebody promotes a node whenever nobody serves, as a coordinator would.
     `promotions`, `crashes`, `partitions`, ... are the number of such faults. Promotions come in bursts of `burst`, at
     most `burst_gap_ms` apart, because what one take-over leaves half done is where the next one can go wrong.
-    `wipes`: replaced disks. `ambush`: the share of them with which a node comes back where no leader reaches it, just
-    before somebody there takes over.
+    `wipes`: replaced disks, some of which are put back later. `ambush`: the share of both with which a node comes back
+    where no leader reaches it, just before somebody there takes over.
     """
 
     write_quorum: int
@@ -49,7 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slow_disks: int
     full_disks: int
     wipes: int
-    ambush: float = 0.0
+    ambush: float
     reconfigurations: int
 
 
@@ -185,6 +185,7 @@ def draw_mixed(source: random.Random) -> Plan:
         slow_disks=source.choice((0, 0, 1, 3)),
         full_disks=source.choice((0, 0, 0, 1)),
         wipes=0 if reconfigurations else source.choice((0, 0, 0, 1, 3)),
+        ambush=0.0,
         reconfigurations=reconfigurations,
     )
 
