@@ -279,10 +279,13 @@ class Faults:
                 self.start(node.name)
 
     def ensure_leader(self) -> None:
-        """Promote somebody who may vote if nobody leads; in a cluster with a fixed leader, that one."""
+        """Promote somebody who may vote if nobody leads; in a cluster with a fixed leader, that one.
+
+        A disk that came back believes that it may, and is refused.
+        """
         if self.serving():
             return
-        voters = [node for node in self.nodes.values() if node.disk.hard.voter]
+        voters = [node for node in self.nodes.values() if self._has_a_vote(node)]
         fixed = self.nodes[self.names[0]]
         if self.plan.fixed_leader and fixed in voters:
             self.promote(fixed)
