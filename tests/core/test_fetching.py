@@ -114,11 +114,45 @@ def test_a_loss_that_is_accepted_is_accepted_again_without_those_who_have_gone()
     node.answer(F1, trusted=4)
     assert sent(node.tick(600), Fetch) == [(F1, Fetch(EPOCH, 1))]
     node.step(LinkDown(F1))
-    node.tick(1100)
-    node.tick(1600)
+    node.tick(700)
     assert node.role == "candidate"
-    node.tick(2100)
+    node.tick(1100)
     assert node.role == "leader"
+
+
+def test_no_loss_is_accepted_before_its_deadline() -> None:
+    node = Candidate(F2, member_image("follower2.1", put(1, 1), trusted=1))
+    node.promote(accept_loss=True, deadline=30_000)
+    node.link(F1, F3)
+    node.answer(F3, trusted=1)
+    node.answer(F1, trusted=4)
+    node.step(LinkDown(F1))
+    for at in (100, 600, 1200, 29_000):
+        node.tick(at)
+        assert node.role == "candidate"
+    node.link(F1)
+    node.answer(F1, trusted=4)
+    node.hear(F1, Fetched(EPOCH, 1, [put(2, 1), put(3, 1), put(4, 1)]))
+    assert node.role == "leader"
+
+
+def test_an_answer_counts_also_when_somebody_else_was_asked_meanwhile() -> None:
+    node, _ = fetching()
+    assert sent(node.tick(500), Fetch) == [(F3, Fetch(EPOCH, 2))]
+    node.hear(F1, Fetched(EPOCH, 2, [put(3, 1), put(4, 1)]))
+    assert node.role == "leader"
+
+
+def test_a_snapshot_may_take_longer_than_a_range_but_not_without_its_sender() -> None:
+    node = Candidate(F2, member_image("follower2.1", put(1, 1), put(2, 1), trusted=2))
+    node.promote()
+    node.link(F1, F3)
+    node.answer(F1, trusted=4, floor=3)
+    assert sent(node.answer(F3, trusted=4, floor=3), Fetch) == [(F1, Fetch(EPOCH, 2))]
+    assert sent(node.tick(20_000), Fetch) == []
+    node.step(LinkDown(F1))
+    assert sent(node.tick(20_050), Fetch) == [(F3, Fetch(EPOCH, 2))]
+    assert sent(node.tick(90_000), Fetch) == [(F3, Fetch(EPOCH, 2))]
 
 
 def test_a_candidate_that_fetches_what_replaces_its_own_disk_gives_up_when_it_can_fetch_no_more() -> None:

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retinue.core.merge import Merge
 from retinue.core.messages import (
     Entry,
     Kind,
     Promise,
 )
-from retinue.core.takeover import Merge
 from tests.core.one_node import (
     EPOCH,
     answer,

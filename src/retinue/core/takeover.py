@@ -17,9 +17,8 @@ import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from retinue.core.log import decode_configuration
+from retinue.core.merge import Merge, began_below
 from retinue.core.messages import (
     Configuration,
     Entry,
@@ -41,78 +40,6 @@ from retinue.core.quorum import next_epoch, owner_of
 
 if TYPE_CHECKING:
     from retinue.core.replica import Replica
-
-
-def _began_below(epochs: Mapping[int, int], entry: Entry) -> bool:
-    """Whether an epoch later than the entry's began at or below its version."""
-    return any(epoch > entry.epoch and start <= entry.version for epoch, start in epochs.items())
-
-
-class Merge:
-    """What `P` nodes hold above `base`, settled: one entry for each version up to the highest one seen.
-
-    `requests`: the version of each request id that the candidate knows, once it trusts everything up to `base`.
-    """
-
-    def __init__(self, epoch: int, base: int, answers: list[Promise], requests: Mapping[str, tuple[int, int]]) -> None:
-        self.epoch = epoch
-        self.base = base
-        self.answers = answers
-        self.requests = requests
-        self.epochs: dict[int, int] = {}
-        for answer in answers:
-            self.epochs.update(answer.epochs)
-
-    def entries(self) -> list[Entry]:
-        """The entries to propose again, from `base + 1` on without a hole, each with the new accept epoch.
-
-        Entries of epoch 0 came from no leader and are passed over.
-        """
-        found: dict[int, list[Entry]] = {}
-        for answer in self.answers:
-            for entry in answer.entries:
-                if entry.version > self.base and entry.epoch > 0:
-                    found.setdefault(entry.version, []).append(entry)
-        highest = max(found, default=self.base)
-        chosen = []
-        for version in range(self.base + 1, highest + 1):
-            alive = [entry for entry in found.get(version, ()) if not self.is_ghost(entry)]
-            chosen.append(self.choose(alive) if alive else self.fill(version))
-        return self.renew(self.one_version_per_request(chosen))
-
-    def is_ghost(self, entry: Entry) -> bool:
-        """Whether a later epoch began at or below the version, so that no leader ever committed this entry."""
-        return _began_below(self.epochs, entry)
-
-    def choose(self, candidates: list[Entry]) -> Entry:
-        """The copy with the highest accept epoch: the only one that may have been committed."""
-        return max(candidates, key=lambda entry: entry.epoch)
-
-    def fill(self, version: int) -> Entry:
-        """The entry for a version that nobody holds: no leader committed it."""
-        return Entry(version, 0, Kind.NOOP)
-
-    def one_version_per_request(self, entries: list[Entry]) -> list[Entry]:
-        """Of two entries with one request id the one with the highest accept epoch stays, the other becomes a noop.
-
-        None stays if the request is trusted already: had a leader committed it above, its version below would have had
-        to give way.
-        """
-        keeper: dict[str, Entry] = {}
-        for entry in entries:
-            trusted = 0 < self.requests.get(entry.request_id, (0, 0))[0] <= self.base
-            if entry.request_id and not trusted:
-                rival = keeper.get(entry.request_id)
-                if rival is None or entry.epoch > rival.epoch:
-                    keeper[entry.request_id] = entry
-        return [
-            entry if not entry.request_id or keeper.get(entry.request_id) is entry else self.fill(entry.version)
-            for entry in entries
-        ]
-
-    def renew(self, entries: list[Entry]) -> list[Entry]:
-        """The same entries, accepted in the new epoch."""
-        return [msgspec.structs.replace(entry, epoch=self.epoch) for entry in entries]
 
 
 class Mode(enum.Enum):
@@ -255,7 +182,7 @@ class Takeover:
         members = decode_configuration(entry).members
         witnesses = [answer for name, answer in voters.items() if members.get(name, answer.node_id) == answer.node_id]
         return any(
-            _began_below(witness.epochs, entry)
+            began_below(witness.epochs, entry)
             or any(other.version == entry.version and other.epoch > entry.epoch for other in witness.entries)
             for witness in witnesses
         )
@@ -320,9 +247,7 @@ class Takeover:
         for name in holders:
             del self.answers[name]
         self.answers[replica.name] = replica.make_promise(self.epoch, tail=True)
-        self.stage, self.donor = Stage.SEALING, ""
-        if self.accept_loss:
-            self.deadline = min(self.deadline, replica.now + replica.limits.seal_retry_ms)
+        self.stage = Stage.SEALING
         self._seal_the_silent()
         self._conclude_if_enough()
 
@@ -348,7 +273,11 @@ class Takeover:
             self._continue()
 
     def _is_fetching_from(self, sender: str) -> bool:
-        return self.stage is Stage.FETCHING and sender == self.donor and self._is_here(sender)
+        """Whether the sender has what is missing; it may have been asked a while ago."""
+        if self.stage is not Stage.FETCHING or sender not in self.answers or not self._is_here(sender):
+            return False
+        answer = self.answers[sender]
+        return answer.trusted == self.base and answer in self.votes()
 
     def _continue(self) -> None:
         if self.replica.log.trusted == self.base:
@@ -364,10 +293,18 @@ class Takeover:
             self._give_up_waiting()
         elif self.stage is Stage.LINKING:
             self._begin_if_enough()
-        elif overdue and self.stage is Stage.SEALING:
-            self._seal_the_silent()
+        elif self.stage is Stage.FETCHING:
+            if self._has_waited_enough():
+                self._fetch_or_merge()
         elif overdue:
-            self._fetch_or_merge()
+            self._seal_the_silent()
+
+    def _has_waited_enough(self) -> bool:
+        """Whether the donor is gone or has had its time: a snapshot takes longer, and asking again would end it."""
+        replica, limits = self.replica, self.replica.limits
+        is_snapshot = replica.log.trusted < self.answers[self.donor].floor
+        patience_ms = limits.snapshot_retry_ms if is_snapshot else limits.seal_retry_ms
+        return not self._is_here(self.donor) or replica.now >= self.asked_ms + patience_ms
 
     def _seal_the_silent(self) -> None:
         for peer in sorted(self.links):

@@ -13,9 +13,10 @@ import msgspec
 
 from retinue.core.acceptor import Acceptor
 from retinue.core.leader import Leadership
+from retinue.core.merge import Merge
 from retinue.core.messages import Entry, Kind, Message, Promise, ReadResult, Reason, Reply, Row, StrongRead, Write
 from retinue.core.replica import Replica
-from retinue.core.takeover import Merge, Takeover
+from retinue.core.takeover import Takeover
 from retinue.lab.plan import Plan, draw_deserted, draw_impatient, draw_plan, draw_replaced, draw_scattered
 from retinue.lab.simulated_disk import SimulatedDisk
 from retinue.lab.simulator import Simulation, Variant
