@@ -127,7 +127,8 @@ def test_neither_disk_counts_while_an_entry_that_replaces_one_by_the_other_is_un
     cluster.assert_converged()
 
 
-def test_an_admitted_follower_that_has_not_heard_of_it_needs_no_second_entry() -> None:
+def with_a_voter_that_does_not_know_it() -> Cluster:
+    """A write needs four of five. F3 has a new disk and was admitted, but has not heard of it."""
     cluster = Cluster(write_quorum=4)
     cluster.propose(write(1))
     cluster.stop(F3)
@@ -136,6 +137,11 @@ def test_an_admitted_follower_that_has_not_heard_of_it_needs_no_second_entry() -
     cluster.hold(lambda _, to, m: to == F3 and isinstance(m, Heartbeat))
     cluster.run()
     cluster.advance(2000)
+    return cluster
+
+
+def test_an_admitted_follower_that_has_not_heard_of_it_needs_no_second_entry() -> None:
+    cluster = with_a_voter_that_does_not_know_it()
     assert cluster[L].log.trusted == 2
     assert not cluster[F3].may_vote
     cluster.stop(F5, L)
@@ -149,14 +155,7 @@ def test_an_admitted_follower_that_has_not_heard_of_it_needs_no_second_entry() -
 
 
 def test_an_admitted_follower_counts_although_another_change_is_on_its_way_which_needs_it() -> None:
-    cluster = Cluster(write_quorum=4)
-    cluster.propose(write(1))
-    cluster.stop(F3)
-    cluster.wipe(F3)
-    cluster.start(F3)
-    cluster.hold(lambda _, to, m: to == F3 and isinstance(m, Heartbeat))
-    cluster.run()
-    cluster.advance(2000)
+    cluster = with_a_voter_that_does_not_know_it()
     cluster.stop(F5, L)
     cluster.lose()
     cluster.wipe(F5)
