@@ -219,12 +219,12 @@ class Takeover:
         Others may have trusted more than `base`, or a history that differs: so may a disk that has replaced one that
         answered.
         """
-        replica, votes = self.replica, self.votes()
+        replica = self.replica
         if replica.log.trusted == self.base:
-            merge = self.merge_class(self.epoch, self.base, votes, replica.log.requests)
+            merge = self.merge_class(self.epoch, self.base, self.votes(), replica.log.requests)
             replica.lead(self, merge.entries())
             return
-        holders = [name for name, answer in self.answers.items() if answer.trusted == self.base and answer in votes]
+        holders = self._holders()
         able = sorted(name for name in holders if self._is_here(name))
         if able:
             later = [name for name in able if name > self.donor]
@@ -232,6 +232,11 @@ class Takeover:
             self._ask()
         else:
             self._do_without(holders)
+
+    def _holders(self) -> list[str]:
+        """Those whose answers count and say that they have everything up to the base."""
+        votes = self.votes()
+        return [name for name, answer in self.answers.items() if answer.trusted == self.base and answer in votes]
 
     def _is_here(self, name: str) -> bool:
         """Whether the node that has answered under this name can be asked, and not one that has replaced it."""
@@ -274,10 +279,7 @@ class Takeover:
 
     def _is_fetching_from(self, sender: str) -> bool:
         """Whether the sender has what is missing; it may have been asked a while ago."""
-        if self.stage is not Stage.FETCHING or sender not in self.answers or not self._is_here(sender):
-            return False
-        answer = self.answers[sender]
-        return answer.trusted == self.base and answer in self.votes()
+        return self.stage is Stage.FETCHING and sender in self._holders() and self._is_here(sender)
 
     def _continue(self) -> None:
         if self.replica.log.trusted == self.base:
